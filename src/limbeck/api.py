@@ -1,0 +1,89 @@
+"""Distillation from Python, with your own networks and loaders or with names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader
+
+from limbeck.config import DistillSettings, TrainSettings
+from limbeck.data import ImageData
+from limbeck.distillation import Distilled, Job, Loaders, run
+from limbeck.engine.callbacks import Callback
+from limbeck.errors import SettingError
+from limbeck.objectives import CE, Objective
+
+Data = str | ImageData | Loaders | DataLoader[Any]
+
+
+def distill(
+    teacher: nn.Module | str,
+    student: nn.Module | str,
+    data: Data = "digits",
+    objective: Objective | str = "icd+kd",
+    *,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Distilled:
+    """Distil a teacher into a student.
+
+    >>> limbeck.distill(teacher, student, train_loader, CE() + 0.9 * KD(temperature=4) + ICD(), epochs=30)  # doctest: +SKIP
+
+    Args:
+        teacher: a network that returns logits (B, C), or its name with weights, as in "resnet32x4@teacher.safetensors". It is
+            put in eval mode and never changes.
+        student: a network or a name. A network given is trained in place.
+        data: a data set's name, an :class:`~limbeck.data.ImageData`, or a loader of (inputs, labels) batches whose inputs go
+            to both networks as they are; ``Loaders(train, validation, test)`` for more than a training set.
+        objective: an objective, an expression, or a preset's name.
+        callbacks: your own code in the loop.
+        settings: any of :class:`~limbeck.config.DistillSettings`, such as ``epochs=240, lr=0.05, seed=1``. A run folder is
+            written when ``name`` is among them, and not otherwise.
+
+    Returns:
+        The student with its selected weights in eval mode, the result, and the run's folder.
+
+    Raises:
+        LimbeckError: whatever is wrong, before any long work.
+    """
+    made = DistillSettings.make(_with_names(settings, data, teacher=teacher, student=student, objective=objective))
+    job = Job(student, teacher, objective, made, _data(data))
+    return run(job, folder=made.name is not None, callbacks=callbacks)
+
+
+def train(
+    model: nn.Module | str,
+    data: Data = "digits",
+    objective: Objective | str | None = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Distilled:
+    """Train one network on labels, for example a teacher; the arguments are those of :func:`distill`.
+
+    ``objective`` is cross-entropy when not given; it must not need a teacher. ``settings`` are those of
+    :class:`~limbeck.config.TrainSettings`.
+    """
+    made = TrainSettings.make(_with_names(settings, data, model=model))
+    if objective is None:
+        objective = CE(label_smoothing=made.label_smoothing)
+    job = Job(model, None, objective, made, _data(data))
+    return run(job, folder=made.name is not None, callbacks=callbacks)
+
+
+def _with_names(settings: dict[str, Any], data: Data, **parts: Any) -> dict[str, Any]:
+    for name in ("data", *parts):
+        if name in settings:
+            raise SettingError(f"{name} is given twice.")
+    names = {name: value for name, value in parts.items() if isinstance(value, str)}
+    return {**settings, **names, **({"data": data} if isinstance(data, str) else {})}
+
+
+def _data(data: Data) -> ImageData | Loaders | None:
+    if isinstance(data, str):
+        return None
+    if isinstance(data, ImageData | Loaders):
+        return data
+    return Loaders(data)

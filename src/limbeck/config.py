@@ -1,0 +1,192 @@
+"""The settings of a run: the same types for Python, YAML recipes and the command line. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from limbeck.errors import SettingError, unknown_name
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, and every error names the key, the value and what is accepted."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, validate_default=True)
+
+    @classmethod
+    def make(cls, values: dict[str, Any], source: str = "settings") -> Self:
+        """Settings from plain values, or SettingError with one sentence for each value that does not fit."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingError("\n".join(_sentence(cls, source, problem) for problem in error.errors())) from None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Settings from a YAML file. Only plain YAML is read; tags that make objects are refused."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+            raise SettingError(f"there is no recipe {path}." + (f" Did you mean {near[0]}?" if near else "")) from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingError(f"the recipe {path} cannot be read: {str(error).replace(chr(10), ' ')}") from None
+        if not isinstance(values, dict):
+            raise SettingError(f"the recipe {path} must hold 'name: value' lines, got {type(values).__name__}.")
+        return cls.make(values, source=str(path))
+
+    def dump(self) -> str:
+        """The settings as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _sentence(cls: type[BaseModel], source: str, problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: {unknown_name('setting', where, cls.model_fields)}"
+    return f"{source}: {where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}."
+
+
+class StageSettings(Settings):
+    """A stage that comes before the main one: what trains, on which objective, for how long."""
+
+    objective: str = Field(description="Expression of this stage.")
+    epochs: int = Field(ge=1, description="Passes over the training data.")
+    trains: list[Literal["student", "objective"]] = Field(
+        default=["student", "objective"], min_length=1, description="What learns in this stage."
+    )
+    lr: float | None = Field(default=None, gt=0, description="Learning rate; the run's when not given.")
+
+
+class DataSettings(Settings):
+    """Which data, and how it is split and seen."""
+
+    data: str = Field(
+        default="digits", description="Data set name, image folder, FILE.npz or hf:NAME ('limbeck list data')."
+    )
+    data_dir: Path | None = Field(default=None, description="Where data sets are, or are downloaded to.")
+    val_fraction: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the training images held out when the data has no validation split.",
+    )
+    train_limit: int | None = Field(
+        default=None, ge=1, description="Use at most this many training images, stratified."
+    )
+    test_limit: int | None = Field(default=None, ge=1, description="Use at most this many test images, stratified.")
+    image_size: int | None = Field(
+        default=None, ge=1, description="Side of the images in pixels; the data's own when not given."
+    )
+    download: bool = Field(default=True, description="Download the data set when it is not on disk.")
+    skip_unreadable: bool = Field(
+        default=False, description="Leave out images that cannot be read instead of stopping."
+    )
+    workers: int = Field(default=2, ge=0, description="Processes that decode images which are not held in memory.")
+
+
+class RunSettings(DataSettings):
+    """Everything about training that train and distill share."""
+
+    augment: str = Field(
+        default="auto", description="Views, as in 'crop=4,flip,cutout=8,randaugment=2', 'none' or 'auto'."
+    )
+
+    epochs: int | None = Field(
+        default=None, ge=1, description="Passes over the training data; the data set's usual number."
+    )
+    batch_size: int = Field(default=64, ge=1, description="Images a step, over all processes and micro-batches.")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
+    lr: float | None = Field(default=None, gt=0, description="Learning rate; 0.05 for sgd, 0.001 for adamw.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
+    nesterov: bool = Field(default=False, description="Nesterov momentum.")
+    weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay.")
+    decay_norm_and_bias: bool = Field(
+        default=True, description="Weight decay on biases and normalisation too, as the benchmark."
+    )
+    schedule: Literal["multistep", "cosine", "constant"] = Field(
+        default="multistep", description="Learning rate over time."
+    )
+    milestones: list[float] = Field(
+        default=[0.625, 0.75, 0.875],
+        description="Where multistep decays: epochs, or shares of the run when below 1 (150, 180, 210 of 240).",
+    )
+    gamma: float = Field(default=0.1, gt=0, le=1, description="Factor of each multistep decay.")
+    warmup_epochs: float = Field(default=0.0, ge=0, description="Epochs over which the learning rate rises from 0.")
+    clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of the gradient.")
+    accumulation: int = Field(
+        default=1, ge=1, description="Micro-batches a step; refused for objectives that couple the batch."
+    )
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="Decay of an exponential moving average of the student."
+    )
+
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Precision of the networks; losses are fp32."
+    )
+    compile: bool = Field(default=False, description="Compile student, objective and teacher with torch.compile.")
+    channels_last: bool = Field(
+        default=False, description="Keep images and convolutions in channels-last memory order."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Trade time for memory in networks that support it."
+    )
+
+    seed: int = Field(default=0, ge=0, description="Seed of weights, order and views.")
+    name: str | None = Field(
+        default=None, description="Name of the run's folder; made from the settings when not given."
+    )
+    runs_dir: Path = Field(default=Path("runs"), description="Where run folders are.")
+    resume: bool = Field(default=False, description="Go on with the run of this name from its last checkpoint.")
+    overwrite: bool = Field(default=False, description="Delete the run folder of this name first.")
+    checkpoint_epochs: int = Field(default=1, ge=1, description="Epochs between checkpoints.")
+    checkpoint_steps: int | None = Field(default=None, ge=1, description="Steps between checkpoints within an epoch.")
+    validate_epochs: int = Field(default=1, ge=1, description="Epochs between validations.")
+    log_steps: int = Field(default=50, ge=1, description="Steps between lines of metrics.jsonl.")
+    select: Literal["best", "last"] = Field(
+        default="best", description="Which weights become the result, by validation accuracy."
+    )
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        default=[], description="Experiment trackers to write to."
+    )
+    plugins: list[str] = Field(
+        default=[], description="Your own Python files or modules that add objectives, models or data."
+    )
+
+
+class TrainSettings(RunSettings):
+    """Train one network on labels alone, for example a teacher."""
+
+    model: str | None = Field(
+        default=None, description="Network ('limbeck list models'), with @FILE to start from weights."
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Label smoothing.")
+
+
+class DistillSettings(RunSettings):
+    """Distil a teacher into a student."""
+
+    teacher: str | None = Field(default=None, description="Teacher network with its weights, as in resnet32x4@FILE.")
+    student: str | None = Field(default=None, description="Student network ('limbeck list models').")
+    objective: str = Field(default="icd+kd", description="Preset or expression ('limbeck list objectives').")
+    stages: list[StageSettings] = Field(default=[], description="Stages before the main one (recipes only).")
+    taps: dict[str, str] = Field(
+        default={}, description="Feature maps to compare: student module path to teacher module path."
+    )
+    teacher_classifier: str | None = Field(
+        default=None, description="Teacher layer whose input is the embedding; found by itself."
+    )
+    student_classifier: str | None = Field(
+        default=None, description="Student layer whose input is the embedding; found by itself."
+    )
+    teacher_size: int | None = Field(
+        default=None, ge=1, description="Image side the teacher sees; the data's when not given."
+    )
+    allow_weak_teacher: bool = Field(default=False, description="Go on although the teacher is near chance.")

@@ -1,0 +1,24 @@
+"""Data sets, replayable augmentation and loaders."""
+
+from limbeck.data.batches import Batches, FileBatches, ResidentBatches, eval_batches
+from limbeck.data.loader import LoaderBatches
+from limbeck.data.preprocess import Preprocess
+from limbeck.data.sources import SourceEntry, list_sources
+from limbeck.data.views import Views, parse_views
+from limbeck.data.vision import ImageData, ImageSplit, load_data
+
+__all__ = [
+    "Batches",
+    "FileBatches",
+    "ImageData",
+    "ImageSplit",
+    "LoaderBatches",
+    "Preprocess",
+    "ResidentBatches",
+    "SourceEntry",
+    "Views",
+    "eval_batches",
+    "list_sources",
+    "load_data",
+    "parse_views",
+]

@@ -1,0 +1,331 @@
+"""Loaders: what an epoch's batches are depends only on the seed and the number of the epoch.
+
+So a run resumes from (epoch, position) and needs no random state; torch's global generator is never moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from limbeck.data.images import fit, read_rgb, to_tensor
+from limbeck.data.seeds import stream
+from limbeck.data.views import Views
+from limbeck.data.vision import ImageSplit
+from limbeck.errors import SettingError
+from limbeck.signals import Batch
+
+Device = torch.device | str
+_VIEW_IDS = 2**62
+
+
+class Batches(Protocol):
+    """Batches for training.
+
+    batch_size: samples of a global batch, over all processes.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """This process's part of the batches of epoch ``number`` from position ``start`` on; the same at every call."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which samples make which batch, and which of them are this process's.
+
+    Each process gets one contiguous part of every global batch. A last batch that is not full is dropped with
+    ``drop_last``; without, it keeps a multiple of ``world_size`` samples, so that all processes have equally many.
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    drop_last: bool
+
+    def __post_init__(self) -> None:
+        _check_share(self.batch_size, self.rank, self.world_size)
+        if self.batch_size % self.world_size:
+            raise SettingError(
+                f"batch_size must be divisible by the number of processes ({self.world_size}), got {self.batch_size}."
+            )
+        if len(self) == 0:
+            raise SettingError(
+                f"batch_size={self.batch_size} is larger than the {self.samples} training images, so that an epoch "
+                f"would have no batch; give at most {self.samples}, or drop_last=False."
+            )
+
+    def __len__(self) -> int:
+        rest = self.samples % self.batch_size
+        return self.samples // self.batch_size + (not self.drop_last and rest >= self.world_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Positions (N,) int64 in the order of an epoch."""
+        return torch.randperm(self.samples, generator=stream(self.seed, epoch, 0))
+
+    def ids(self, epoch: int) -> torch.Generator:
+        """The generator of an epoch's view ids."""
+        return stream(self.seed, epoch, 1)
+
+    def part(self, position: int) -> slice:
+        """This process's part of the global batch at ``position``, as a slice of the epoch's order."""
+        begin = position * self.batch_size
+        share = min(self.batch_size, self.samples - begin) // self.world_size
+        return slice(begin + self.rank * share, begin + (self.rank + 1) * share)
+
+    def positions(self, start: int) -> range:
+        """Batch numbers from ``start`` on. Raises SettingError when it is outside the epoch."""
+        if not 0 <= start <= len(self):
+            raise SettingError(f"start must be 0 to {len(self)}, the batches of an epoch; got {start}.")
+        return range(start, len(self))
+
+
+def _check_share(batch_size: int, rank: int, world_size: int) -> None:
+    if type(batch_size) is not int or batch_size < 1:
+        raise SettingError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise SettingError(f"rank must be 0 to world_size - 1, got rank={rank}, world_size={world_size}.")
+
+
+def _resident(split: ImageSplit) -> Tensor:
+    if not isinstance(split.images, Tensor):
+        raise SettingError("this split holds paths of image files, not pixels; use FileBatches for it.")
+    return split.images
+
+
+def _paths(split: ImageSplit) -> list[str]:
+    if isinstance(split.images, Tensor):
+        raise SettingError("this split holds its pixels in memory, not paths; use ResidentBatches for it.")
+    return split.images
+
+
+class ResidentBatches:
+    """Training batches of a split whose pixels lie on the device; nothing waits for the host.
+
+    split: with images in memory. views: the augmentations; each sample's view is drawn anew every epoch.
+    batch_size: global, a multiple of ``world_size``; process ``rank`` gets its contiguous part of each global batch.
+    drop_last: whether the last batch is left out when it is not full; without, an epoch sees every sample but the last
+    ``len(split) % world_size``, so that all processes have equally many.
+
+    Batches have inputs uint8 (B, C, H, W), labels, index and view. Raises SettingError where the settings do not fit.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        views: Views,
+        batch_size: int,
+        seed: int,
+        device: Device = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+    ) -> None:
+        images = _resident(split)
+        self._plan = _Plan(len(split), batch_size, seed, rank, world_size, drop_last)
+        self.views = views.with_size(images.shape[2], images.shape[3])
+        self.batch_size = batch_size
+        self._images, self._labels, self._index = (part.to(device) for part in (images, split.labels, split.index))
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """See ``Batches.epoch``."""
+        positions = self._plan.positions(start)
+        order = _move(self._plan.order(number), self._images.device)
+        ids = _move(self.views.draw(len(order), self._plan.ids(number)), self._images.device)
+        return (self._batch(order[part], ids[part]) for part in map(self._plan.part, positions))
+
+    def _batch(self, rows: Tensor, ids: Tensor) -> Batch:
+        return Batch(
+            inputs=self.views.apply(self._images.index_select(0, rows), ids),
+            labels=self._labels.index_select(0, rows),
+            index=self._index.index_select(0, rows),
+            view=ids,
+        )
+
+
+def _move(values: Tensor, device: torch.device) -> Tensor:
+    # Only pinned memory is copied without waiting.
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+class FileBatches:
+    """Training batches of a split whose images are files, decoded to RGB in worker processes.
+
+    split: with paths. image_size: (H, W) of the pixels. batch_size, rank, world_size, drop_last: as in ResidentBatches.
+    flip: whether images are mirrored at random. scale: the area that RandomResizedCrop cuts, as parts of the image.
+    randaugment: operations of torchvision's RandAugment, 0 for none. workers: processes that decode, 0 for this one.
+
+    torchvision's transforms draw from a generator that the view id seeds, so that the same id makes the same pixels.
+    Batches are as those of ResidentBatches.
+
+    Raises SettingError where the settings do not fit, and DataError on a damaged file.
+    """
+
+    def __init__(
+        self,
+        split: ImageSplit,
+        image_size: tuple[int, int],
+        batch_size: int,
+        seed: int,
+        *,
+        flip: bool = True,
+        scale: tuple[float, float] = (0.08, 1.0),
+        randaugment: int = 0,
+        workers: int = 0,
+        device: Device = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+    ) -> None:
+        self._plan = _Plan(len(split), batch_size, seed, rank, world_size, drop_last)
+        self.batch_size, self._device = batch_size, torch.device(device)
+        self._sampler = _EpochSampler()
+        files = _Files(split, _RandomTransform(image_size, flip, scale, randaugment))
+        self._loader = _file_loader(files, self._sampler, workers, self._device)
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """See ``Batches.epoch``. One epoch at a time: starting another ends this one."""
+        order = self._plan.order(number)
+        ids = torch.randint(_VIEW_IDS, (len(order),), generator=self._plan.ids(number))
+        parts = [self._plan.part(position) for position in self._plan.positions(start)]
+        self._sampler.batches = [list(zip(order[p].tolist(), ids[p].tolist(), strict=True)) for p in parts]
+        return (Batch(*values).to(self._device) for values in self._loader)
+
+
+class _EpochSampler:
+    """The (position, view id) pairs of each batch; set before an epoch, so that workers live on between epochs."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[list[tuple[int, int]]] = ()
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Files(Dataset[tuple[Tensor, int, int, int]]):
+    def __init__(self, split: ImageSplit, transform: Callable[[Any, int], Tensor]) -> None:
+        self.paths, self.transform = _paths(split), transform
+        self.labels, self.index = split.labels, split.index
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, int, int]:
+        position, view = key
+        pixels = self.transform(read_rgb(self.paths[position]), view)
+        return pixels, int(self.labels[position]), int(self.index[position]), view
+
+
+def _file_loader(files: _Files, batches: Iterable[Any], workers: int, device: torch.device) -> DataLoader[Any]:
+    return DataLoader(
+        files,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        generator=stream(0),  # without one, DataLoader draws its workers' seeds from torch's global generator
+    )
+
+
+class _RandomTransform:
+    def __init__(self, size: tuple[int, int], flip: bool, scale: tuple[float, float], randaugment: int) -> None:
+        from torchvision.transforms import v2
+
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise SettingError(f"scale must be two parts of the image with 0 < low <= high <= 1, got {scale!r}.")
+        steps: list[Any] = [v2.RandomResizedCrop(size, scale=scale, antialias=True)]
+        steps += [v2.RandomHorizontalFlip()] * flip
+        steps += [v2.RandAugment(randaugment)] * (randaugment > 0)
+        self.steps = v2.Compose(steps)
+
+    def __call__(self, image: Any, view: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(view)  # torch.manual_seed would seed the accelerators too
+            return to_tensor(self.steps(image))
+
+
+class _CentreTransform:
+    def __init__(self, size: tuple[int, int], crop_ratio: float) -> None:
+        self.size, self.crop_ratio = size, crop_ratio
+
+    def __call__(self, image: Any, view: int) -> Tensor:
+        return to_tensor(fit(image, self.size, self.crop_ratio))
+
+
+def eval_batches(
+    split: ImageSplit,
+    batch_size: int,
+    device: Device = "cpu",
+    rank: int = 0,
+    world_size: int = 1,
+    image_size: tuple[int, int] | None = None,
+    workers: int = 0,
+    crop_ratio: float = 0.875,
+) -> Iterable[Batch]:
+    """The split once, in order, without augmentation; can be walked again.
+
+    batch_size: of this process. Process ``rank`` takes its contiguous part; the parts of all cover every sample once.
+    image_size: (H, W), for a split of files only, and needed there: their shorter side is scaled to the size divided by
+    ``crop_ratio``, then the centre is cut. view is 0, the unchanged image.
+
+    Raises SettingError where the settings do not fit.
+    """
+    _check_share(batch_size, rank, world_size)
+    begin, end = len(split) * rank // world_size, len(split) * (rank + 1) // world_size
+    parts = [range(first, min(first + batch_size, end)) for first in range(begin, end, batch_size)]
+    if isinstance(split.images, Tensor):
+        return _ResidentEval(split, parts, torch.device(device))
+    if image_size is None:
+        raise SettingError("a split of image files needs image_size, the (height, width) to bring them to.")
+    return _FileEval(split, parts, torch.device(device), _CentreTransform(image_size, crop_ratio), workers)
+
+
+@dataclass(frozen=True)
+class _ResidentEval:
+    split: ImageSplit
+    parts: list[range]
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for part in self.parts:
+            rows = slice(part.start, part.stop)
+            view = torch.zeros(len(part), dtype=torch.int64)
+            images, labels, index = _resident(self.split)[rows], self.split.labels[rows], self.split.index[rows]
+            yield Batch(images, labels, index, view).to(self.device)
+
+
+class _FileEval:
+    def __init__(
+        self, split: ImageSplit, parts: list[range], device: torch.device, transform: _CentreTransform, workers: int
+    ) -> None:
+        self._device, self._batches = device, [[(position, 0) for position in part] for part in parts]
+        self._loader = _file_loader(_Files(split, transform), self._batches, workers, device)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (Batch(*values).to(self._device) for values in self._loader)

@@ -1,0 +1,192 @@
+"""Augmentation with a number: the same view id makes the same pixels of an image again.
+
+A view is one variant of each augmentation, and its id is the mixed-radix number of these choices. So a teacher's answer
+can be stored under (image, view), and a resumed run needs no random state to see what it would have seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limbeck.data._randaugment import OPERATIONS, apply_operation
+from limbeck.errors import SettingError, unknown_name
+
+_LEVELS = 10
+# Levels spread evenly up to this part of torchvision's ranges: their mean is the 9 of 30 that RandAugment starts from.
+_STRONGEST = 0.6
+_MOST_OPERATIONS = 4
+
+
+@dataclass(frozen=True)
+class Views:
+    """A finite set of augmentations of images of one size; id 0 is always the unchanged image.
+
+    crop: pad so many black pixels on each side and cut the image's own size at one of (2·crop + 1)² places.
+    flip: the image, or its mirror image from left to right.
+    cutout: none, or a black square of this side, cut off at the border, with its centre at one of the H·W pixels.
+    randaugment: so many operations (0 to 4) one after another, each of 14, with one of 10 strengths and a sign.
+    size: (H, W), needed by ``cutout`` to count its places; ``with_size`` sets it.
+
+    Applied in the order crop, flip, randaugment, cutout. Black is 0 before normalisation, as torchvision's RandomCrop
+    has it. Raises SettingError for a setting out of range.
+
+    >>> Views(crop=4, flip=True).count
+    162
+    """
+
+    crop: int = 0
+    flip: bool = False
+    cutout: int = 0
+    randaugment: int = 0
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "cutout", "randaugment"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise SettingError(f"views: {name} must be a whole number of at least 0, got {value!r}.")
+        if type(self.flip) is not bool:
+            raise SettingError(f"views: flip must be True or False, got {self.flip!r}.")
+        if self.randaugment > _MOST_OPERATIONS:
+            raise SettingError(f"views: randaugment must be at most {_MOST_OPERATIONS}, got {self.randaugment}.")
+
+    def __str__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "size"}
+        parts = [name if value is True else f"{name}={value}" for name, value in values.items() if value]
+        return ",".join(parts) or "none"
+
+    def with_size(self, height: int, width: int) -> Views:
+        """The same views for images of (height, width)."""
+        return replace(self, size=(height, width))
+
+    @property
+    def identity(self) -> int:
+        """The id of the unchanged image: 0."""
+        return 0
+
+    @property
+    def count(self) -> int:
+        """The number of views; ids are 0 … count − 1. Raises SettingError when cutout is on and size is not set."""
+        product = 1
+        for radix in self._radices():
+            product *= radix
+        if product >= 2**63:
+            raise SettingError(
+                f"views '{self}' for images of {self.size} are {product} in number, more than an id can hold."
+            )
+        return product
+
+    def _radices(self) -> tuple[int, ...]:
+        return ((2 * self.crop + 1) ** 2, 1 + self.flip, self._places() + 1) + (
+            len(OPERATIONS),
+            _LEVELS,
+            2,
+        ) * self.randaugment
+
+    def _places(self) -> int:
+        if self.cutout == 0:
+            return 0
+        if self.size is None:
+            raise SettingError("views: cutout needs the image size to count its places; call with_size(H, W) first.")
+        return self.size[0] * self.size[1]
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """``n`` ids, int64 (n,), each view equally likely, on the generator's device."""
+        return torch.randint(self.count, (n,), generator=generator, device=generator.device)
+
+    def apply(self, images: Tensor, ids: Tensor) -> Tensor:
+        """The view ``ids[i]`` of image i.
+
+        images: uint8 (B, C, H, W). ids: int64 (B,) in [0, count). Returns uint8 (B, C, H, W) on the images' device.
+        Waits for the device only for randaugment. Raises SettingError when shapes or dtypes do not fit.
+        """
+        self._check(images, ids)
+        crop, flip, cutout, *rest = self._digits(ids.to(images.device, non_blocking=True))
+        if self.crop or self.flip:
+            images = _crop_and_flip(images, self.crop, crop, flip)
+        for operation, level, sign in zip(rest[0::3], rest[1::3], rest[2::3], strict=True):
+            strength = level * (_STRONGEST / (_LEVELS - 1)) * (1 - 2 * sign)
+            images = apply_operation(images, operation, strength)
+        return _cut_out(images, self.cutout, cutout) if self.cutout else images
+
+    def _check(self, images: Tensor, ids: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise SettingError(f"views need uint8 images (B, C, H, W), got {images.dtype} {tuple(images.shape)}.")
+        if ids.dtype != torch.int64 or ids.shape != (len(images),):
+            raise SettingError(f"views need int64 ids ({len(images)},), got {ids.dtype} {tuple(ids.shape)}.")
+        if self.size is not None and tuple(images.shape[-2:]) != self.size:
+            raise SettingError(f"views are for images of {self.size}, got {tuple(images.shape[-2:])} (H, W).")
+        if self.randaugment and images.shape[1] not in (1, 3):
+            raise SettingError(f"views: randaugment needs images of 1 or 3 channels, got {images.shape[1]}.")
+
+    def _digits(self, ids: Tensor) -> list[Tensor]:
+        digits = []
+        for radix in self._radices():
+            digits.append(ids % radix)
+            ids = ids // radix
+        return digits
+
+
+def _crop_and_flip(images: Tensor, pad: int, crop: Tensor, flip: Tensor) -> Tensor:
+    """Place 0 is the centre; the others follow in rows and come around. One gather over flat planes serves both."""
+    batch, channels, height, width = images.shape
+    side, wide = 2 * pad + 1, width + 2 * pad
+    place = (crop + pad * side + pad) % side**2
+    rows = (place // side).view(-1, 1) + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(batch, width)
+    columns = torch.where(flip.view(-1, 1) == 1, width - 1 - columns, columns) + (place % side).view(-1, 1)
+    source = (rows.view(batch, height, 1) * wide + columns.view(batch, 1, width)).view(batch, 1, height * width)
+    padded = F.pad(images, (pad, pad, pad, pad)).view(batch, channels, -1)
+    return padded.gather(2, source.expand(-1, channels, -1)).view(batch, channels, height, width)
+
+
+def _cut_out(images: Tensor, side: int, place: Tensor) -> Tensor:
+    """Place 0 is none; place 1 + y·W + x is the square around (y, x)."""
+    height, width = images.shape[-2:]
+    centre = (place - 1).clamp(min=0).view(-1, 1)
+    down = torch.arange(height, device=images.device) - centre // width + side // 2
+    right = torch.arange(width, device=images.device) - centre % width + side // 2
+    inside_rows = (down >= 0) & (down < side) & (place > 0).view(-1, 1)
+    inside = inside_rows.unsqueeze(2) & ((right >= 0) & (right < side)).unsqueeze(1)
+    return images.masked_fill(inside.unsqueeze(1), 0)
+
+
+def parse_views(text: str) -> Views:
+    """Views from text such as ``"crop=4,flip,cutout=8"``; ``"none"`` or nothing is the unchanged image.
+
+    Raises SettingError on an unknown name, a name given twice or a value that is no whole number.
+
+    >>> parse_views("crop=4, flip")
+    Views(crop=4, flip=True, cutout=0, randaugment=0, size=None)
+    """
+    names = [field.name for field in fields(Views) if field.name != "size"]
+    if text.strip() in ("", "none"):
+        return Views()
+    settings: dict[str, int | bool] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name not in names:
+            raise SettingError(f"views {text!r}: {unknown_name('augmentation', name, names, 'Or none, alone.')}")
+        if name in settings:
+            raise SettingError(f"views {text!r}: {name} is given twice.")
+        settings[name] = _flag(text, value, equals) if name == "flip" else _whole(text, name, value)
+    return Views(**settings)  # type: ignore[arg-type]
+
+
+def _flag(text: str, value: str, equals: str) -> bool:
+    accepted = {"true": True, "1": True, "false": False, "0": False}
+    if not equals:
+        return True
+    if value.lower() not in accepted:
+        raise SettingError(f"views {text!r}: flip stands alone, or is true or false; got {value!r}.")
+    return accepted[value.lower()]
+
+
+def _whole(text: str, name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise SettingError(f"views {text!r}: {name} needs a whole number, as in {name}=2; got {value!r}.")
+    return int(value)

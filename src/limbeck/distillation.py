@@ -1,0 +1,404 @@
+"""From settings to a trained student: the order in which a run is put together, checked, trained and written down."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from limbeck.config import DistillSettings, RunSettings, TrainSettings
+from limbeck.data import ImageData
+from limbeck.engine.callbacks import Callback
+from limbeck.engine.loop import Loop
+from limbeck.engine.probe import build_objectives, probe_signals
+from limbeck.engine.runtime import make_accelerator
+from limbeck.engine.trainable import Stage, Trainable
+from limbeck.errors import SettingError, TeacherError
+from limbeck.evaluate import Score, score
+from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data
+from limbeck.models import save_weights
+from limbeck.networks import Network, card, open_network, share_preprocess
+from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
+from limbeck.plugins import load_plugins
+from limbeck.runs import RESULT, STUDENT, Result, RunFolder, command_line, now, versions
+from limbeck.signals import Batch, Signals
+from limbeck.tasks.vision import VisionTask
+from limbeck.teachers import FrozenTeacher, NoTeacher, Teacher
+
+logger = logging.getLogger("limbeck")
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """A user's own data: loaders of (inputs, labels) batches, with inputs as the networks want them."""
+
+    train: DataLoader[Any]
+    validation: DataLoader[Any] | None = None
+    test: DataLoader[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A finished run: the student with its selected weights in eval mode, what was found, and where it was written."""
+
+    student: nn.Module
+    result: Result
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train. ``teacher`` is None to train on labels alone; networks and objectives may be objects or text."""
+
+    student: str | nn.Module
+    teacher: str | nn.Module | None
+    objective: str | Objective
+    settings: RunSettings
+    data: ImageData | Loaders | None = None
+
+    @property
+    def distill(self) -> DistillSettings:
+        """The settings that only distillation has, at their defaults when there is no teacher."""
+        return self.settings if isinstance(self.settings, DistillSettings) else DistillSettings()
+
+
+def job_of(settings: TrainSettings | DistillSettings) -> Job:
+    """The job that settings from a recipe or the command line describe.
+
+    Raises:
+        SettingError: no model, teacher or student is named.
+    """
+    if isinstance(settings, TrainSettings):
+        model = _required(settings.model, "model", "resnet8x4")
+        return Job(model, None, CE(label_smoothing=settings.label_smoothing), settings)
+    teacher = _required(settings.teacher, "teacher", "resnet32x4@teacher.safetensors")
+    student = _required(settings.student, "student", "resnet8x4")
+    return Job(student, teacher, settings.objective, settings)
+
+
+def _required(value: str | None, name: str, example: str) -> str:
+    if not value:
+        raise SettingError(f"{name} is not given; name a network, as in --{name} {example} ('limbeck list models').")
+    return value
+
+
+def run(
+    job: Job, *, folder: bool = True, callbacks: Sequence[Callback] = (), say: Callable[[str], None] = logger.info
+) -> Distilled:
+    """Do a job: check everything, score the teacher, train, select, test once, and write the run's folder.
+
+    Args:
+        folder: whether to keep a run folder; without one nothing is written.
+        say: gets a line for each thing a user wants to know before the first step.
+
+    Raises:
+        LimbeckError: what is wrong with the settings, the data, the networks or the loss.
+    """
+    settings = job.settings
+    load_plugins(settings.plugins)
+    objective = job.objective if isinstance(job.objective, Objective) else parse_objective(job.objective)
+    stages = _stages(job, objective)
+    _check_accumulation(settings, stages)
+    runs = RunFolder(settings, _default_name(job, objective)) if folder else None
+    accelerator = make_accelerator(settings, None if runs is None else runs.path)
+    set_seed(settings.seed)
+    try:
+        return _Session(job, objective, stages, accelerator, runs, callbacks, say).run()
+    except BaseException:
+        if runs is not None:
+            runs.remove_if_unused()
+        raise
+    finally:
+        accelerator.free_memory()
+
+
+def _stages(job: Job, objective: Objective) -> list[Stage]:
+    epochs = job.settings.epochs or 0  # filled in from the data's recipe once it is known
+    main = objective if isinstance(objective, WeightedSum) else WeightedSum([(1.0, objective)])
+    first = [Stage(parse_objective(s.objective), s.epochs, tuple(s.trains), s.lr) for s in job.distill.stages]
+    return [*first, Stage(main, epochs)]
+
+
+def _check_accumulation(settings: RunSettings, stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        if settings.accumulation > 1 and stage.objective.batch_coupled:
+            raise SettingError(
+                f"accumulation is {settings.accumulation}, and '{stage.objective}' compares the samples of a batch with each "
+                "other: micro-batches would change what it learns. Use a smaller batch_size, bf16, gradient_checkpointing, or "
+                "more processes, across which its samples are gathered."
+            )
+
+
+def _default_name(job: Job, objective: Objective) -> str:
+    def plain(text: str) -> str:
+        stem = text.split("@")[0].rpartition("/")[2]
+        return "".join(c if c.isalnum() or c in "+.-" else "-" for c in stem).strip("-")
+
+    student = job.student if isinstance(job.student, str) else type(job.student).__name__
+    label = job.objective if isinstance(job.objective, str) else str(objective)
+    method = "alone" if job.teacher is None else plain(label.replace(" ", ""))
+    return f"{plain(job.settings.data)}-{plain(student)}-{method}-seed{job.settings.seed}"
+
+
+class _Session:
+    """One run, from networks to result."""
+
+    def __init__(
+        self,
+        job: Job,
+        objective: Objective,
+        stages: list[Stage],
+        accelerator: Accelerator,
+        runs: RunFolder | None,
+        callbacks: Sequence[Callback],
+        say: Callable[[str], None],
+    ) -> None:
+        self.job, self.objective, self.accelerator, self.runs = job, objective, accelerator, runs
+        self.callbacks, self.say, self.settings = callbacks, say, job.settings
+        self.device: torch.device = accelerator.device
+        self.feeds = self._feeds()
+        self.epochs = self.settings.epochs or self._usual_epochs()
+        self.stages = [*stages[:-1], Stage(stages[-1].objective, self.epochs)]
+        self.probe = next(iter(self.feeds.train.epoch(0))).to(self.device)
+        self.student = self._student()
+        self.teacher = self._teacher()
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _feeds(self) -> Feeds:
+        data = self.job.data
+        if isinstance(data, Loaders):
+            return loader_feeds(data.train, data.validation, data.test, self.settings, self.device)
+        feeds = image_feeds(data or read_data(self.settings), self.settings, self.device)
+        assert feeds.data is not None
+        splits = {"train": feeds.data.train, "validation": feeds.data.val, "test": feeds.data.test}
+        sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
+        self.say(f"data        {feeds.name}: {sizes} images, {len(feeds.data.classes)} classes; views {feeds.views}")
+        return feeds
+
+    def _usual_epochs(self) -> int:
+        if self.feeds.data is None:
+            raise SettingError("epochs is not given; a loader of your own has no usual number.")
+        return self.feeds.data.recipe.epochs
+
+    def _student(self) -> Network:
+        who = "student" if self.job.teacher is not None else "model"
+        student = open_network(
+            self.job.student,
+            who=who,
+            data=self.feeds.data,
+            probe=self.probe,
+            device=self.device,
+            features={path: path for path in self.job.distill.taps},
+            classifier=self.job.distill.student_classifier,
+        )
+        if self.settings.gradient_checkpointing:
+            _checkpoint_gradients(student.tapped.network, student.name)
+        if self.settings.channels_last:
+            student.tapped.to(memory_format=torch.channels_last)
+        self.say(f"{who:<11} {student.name}: {student.parameters:,} parameters")
+        return student
+
+    def _teacher(self) -> Network | None:
+        if self.job.teacher is None:
+            return None
+        teacher = open_network(
+            self.job.teacher,
+            who="teacher",
+            data=self.feeds.data,
+            probe=self.probe,
+            device=self.device,
+            features=self.job.distill.taps,
+            classifier=self.job.distill.teacher_classifier,
+            image_size=self.job.distill.teacher_size,
+        )
+        if teacher.tapped.network is self.student.tapped.network:
+            raise SettingError("teacher and student are the same module; the teacher must stay as it is.")
+        if self.settings.channels_last:
+            teacher.tapped.to(memory_format=torch.channels_last)
+        ratio = teacher.parameters / max(1, self.student.parameters)
+        self.say(f"teacher     {teacher.name}: {teacher.parameters:,} parameters, {ratio:.1f} times the student's")
+        return teacher
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Distilled:
+        task = self._task()
+        teacher: Teacher = NoTeacher() if self.teacher is None else FrozenTeacher(self.teacher.tapped)
+        if self.settings.compile and self.teacher is not None:
+            self.teacher.tapped.compile()
+        teacher_score = self._score_teacher(task, teacher)
+        signals = probe_signals(self.student.tapped, teacher, task, self.probe)
+        build_objectives(self.stages, *signals, self.probe)
+        trainable = Trainable(self.student.tapped, self.stages).to(self.device)
+        self.say(f"objective   {self.objective}")
+        loop = self._loop(trainable, task, teacher)
+        if self.runs is not None and self.runs.resumed:
+            resumed = loop.resume()
+            self.runs.drop_metrics_after(loop.position.step if resumed else -1)
+            self.say(
+                f"resumed     at step {loop.position.step}"
+                if resumed
+                else "resumed     from the start: no checkpoint yet"
+            )
+        outcome = loop.run()
+        network = loop.finish()
+        return self._write(network, loop, task, teacher, teacher_score, outcome)
+
+    def _task(self) -> VisionTask:
+        shared = self.student.preprocess if self.teacher is None else share_preprocess(self.student, self.teacher)
+        return VisionTask(self.student.preprocess, shared, self.settings.channels_last)
+
+    def _loop(self, trainable: Trainable, task: VisionTask, teacher: Teacher) -> Loop:
+        return Loop(
+            trainable=trainable,
+            stages=self.stages,
+            teacher=teacher,
+            task=task,
+            batches=self.feeds.train,
+            validation=self.feeds.validation,
+            settings=self.settings,
+            accelerator=self.accelerator,
+            folder=None if self.runs is None else self.runs.path,
+            on_metrics=self._on_metrics,
+            callbacks=[*self._trackers(), *self.callbacks],
+        )
+
+    def _trackers(self) -> list[Callback]:
+        from limbeck.engine.trackers import Trackers
+
+        return [Trackers(self.accelerator, self.settings)] if self.settings.trackers else []
+
+    def _on_metrics(self, record: dict[str, Any]) -> None:
+        if self.runs is not None and self.accelerator.is_main_process:
+            self.runs.append_metrics(record)
+
+    def _score_teacher(self, task: VisionTask, teacher: Teacher) -> Score | None:
+        if self.teacher is None or not any("labels" in stage.objective.needs for stage in self.stages):
+            return None
+        found = score(self._logits_of_teacher(task, teacher), self.feeds.check())
+        classes = len(self.feeds.classes) if self.feeds.classes else None
+        self.say(f"            its accuracy is {found.accuracy:.2%} on {found.count:,} images")
+        if classes is not None and not self.job.distill.allow_weak_teacher:
+            _check_above_chance(found, classes)
+        return found
+
+    def _logits_of_teacher(self, task: VisionTask, teacher: Teacher) -> Callable[[Batch], Tensor]:
+        def predict(batch: Batch) -> Tensor:
+            batch = batch.to(self.device)
+            with self.accelerator.autocast():
+                signals: Signals = teacher.signals(task.teacher_input(batch), batch)
+            assert signals.logits is not None
+            return signals.logits
+
+        return predict
+
+    # -- the result ----------------------------------------------------------------------------------------------------
+
+    def _write(
+        self,
+        network: nn.Module,
+        loop: Loop,
+        task: VisionTask,
+        teacher: Teacher,
+        teacher_score: Score | None,
+        outcome: Any,
+    ) -> Distilled:
+        test, teacher_test = self._test(loop, task, teacher)
+        result = Result(
+            objective=str(self.objective),
+            student=self.student.name,
+            teacher=None if self.teacher is None else self.teacher.name,
+            data=self.feeds.name,
+            seed=self.settings.seed,
+            epochs=self.epochs,
+            select=self.settings.select,
+            validation_last=outcome.last_accuracy,
+            validation_best=outcome.best_accuracy,
+            best_epoch=outcome.best_epoch,
+            test=None if test is None else test.as_dict(),
+            teacher_validation=None if teacher_score is None else teacher_score.accuracy,
+            teacher_test=None if teacher_test is None else teacher_test.as_dict(),
+            student_parameters=self.student.parameters,
+            teacher_parameters=None if self.teacher is None else self.teacher.parameters,
+            seconds=round(outcome.seconds, 3),
+            peak_memory_mb=_peak_memory_mb(self.device),
+            device=_device_name(self.device),
+            versions=versions(),
+            command=command_line(),
+            finished=now(),
+        )
+        if self.runs is not None and self.accelerator.is_main_process:
+            self._keep(network, result, self.runs)
+        return Distilled(network, result, None if self.runs is None else self.runs.path)
+
+    def _test(self, loop: Loop, task: VisionTask, teacher: Teacher) -> tuple[Score | None, Score | None]:
+        if self.feeds.test is None:
+            return None, None
+        if self.teacher is None:
+            return score(loop.predict, self.feeds.test()), None
+        predict = self._logits_of_teacher(task, teacher)
+        if teacher_logits_differ(loop, predict, self.probe):
+            return score(loop.predict, self.feeds.test()), None
+        return score(loop.predict, self.feeds.test(), predict), score(predict, self.feeds.test())
+
+    def _keep(self, network: nn.Module, result: Result, runs: RunFolder) -> None:
+        from limbeck.report.card import model_card
+
+        metadata = card(self.student.name, self.feeds.data, self.student.preprocess)
+        save_weights(network, runs.path / STUDENT, metadata)
+        runs.write_text("README.md", model_card(result, self.feeds.classes))
+        runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")
+
+
+def teacher_logits_differ(loop: Loop, predict: Callable[[Batch], Tensor], probe: Batch) -> bool:
+    """Whether the two networks tell different numbers of classes apart, so that agreement has no meaning."""
+    with torch.no_grad():
+        return loop.predict(probe).shape[-1] != predict(probe).shape[-1]
+
+
+def _check_above_chance(found: Score, classes: int) -> None:
+    chance = 1 / classes
+    noise = 3 * math.sqrt(chance * (1 - chance) / max(1, found.count))
+    needed = chance + max(noise, 0.05 * (1 - chance))
+    if found.accuracy < needed:
+        raise TeacherError(
+            f"the teacher's accuracy is {found.accuracy:.2%} on {found.count:,} images, and guessing gives {chance:.2%}. Its "
+            "weights are probably missing (NAME@FILE), of another data set, or its classes are in another order. "
+            "allow_weak_teacher goes on all the same."
+        )
+
+
+def _checkpoint_gradients(network: nn.Module, name: str) -> None:
+    for method in ("set_grad_checkpointing", "gradient_checkpointing_enable"):  # timm, transformers
+        enable = getattr(network, method, None)
+        if callable(enable):
+            enable()
+            return
+    raise SettingError(f"gradient_checkpointing: {name} does not support it; timm and Hugging Face networks do.")
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    # Kilobytes on Linux, bytes on macOS; of the whole process.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -1,0 +1,28 @@
+"""Where a user's own code joins the loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limbeck.engine.loop import Loop
+
+
+class Callback:
+    """Override what you need; every method gets the running loop.
+
+    ``loop.position`` says where it is, ``loop.trainable`` is what trains, ``loop.stop = True`` ends the run after the epoch
+    under way. Metrics are plain floats that were fetched from the device already.
+    """
+
+    def on_start(self, loop: Loop) -> None:
+        """Before the first step, or before the first step after a resume."""
+
+    def on_log(self, loop: Loop, metrics: dict[str, float]) -> None:
+        """Each time metrics are fetched, every ``log_steps`` steps."""
+
+    def on_epoch(self, loop: Loop, metrics: dict[str, float]) -> None:
+        """After each epoch, with the validation metrics when it was validated."""
+
+    def on_end(self, loop: Loop) -> None:
+        """After the last step."""

@@ -1,0 +1,67 @@
+"""What a run needs to go on exactly where it was, in one file that is never half written."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from limbeck.distributed import rank, world_size
+from limbeck.errors import RunFolderError
+from limbeck.files import atomic_path
+
+_VERSION = 1
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write tensors, numbers, strings, lists and dicts. The old file stays in place until the new one is complete on disk."""
+    with atomic_path(path) as temporary:
+        torch.save({"version": _VERSION, **state}, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without unpickling anything but tensors and plain containers."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise RunFolderError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(state, dict) or state.get("version") != _VERSION:
+        raise RunFolderError(f"{path} is not a checkpoint of this version of limbeck (expected version {_VERSION}).")
+    return state
+
+
+def random_states() -> list[dict[str, Any]]:
+    """The random-number states of every process, in rank order."""
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)
+    own = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+    }
+    if world_size() == 1:
+        return [own]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered
+
+
+def restore_random_states(states: list[dict[str, Any]]) -> None:
+    """Set this process's generators to what they were. The number of processes must be the same as then."""
+    if len(states) != world_size():
+        raise RunFolderError(
+            f"the checkpoint is of a run with {len(states)} processes and there are {world_size()} now; "
+            "an exact resume needs the same number."
+        )
+    own = states[rank()]
+    torch.set_rng_state(own["torch"])
+    if own["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(own["cuda"])
+    random.setstate(own["python"])
+    key = np.array(own["numpy"]["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**own["numpy"], "state": {**own["numpy"]["state"], "key": key}})

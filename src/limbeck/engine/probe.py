@@ -1,0 +1,63 @@
+"""One batch before the first step: it sizes the objectives' heads and shows what is missing while nothing is lost yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from limbeck.engine.trainable import Stage, Trainable
+from limbeck.errors import SignalError
+from limbeck.signals import Batch, Signals
+from limbeck.taps import Tapped, evaluating
+from limbeck.tasks.vision import VisionTask
+from limbeck.teachers.frozen import Teacher
+
+
+def probe_signals(student: Tapped, teacher: Teacher, task: VisionTask, batch: Batch) -> tuple[Signals, Signals]:
+    """The two networks' signals for a batch, in eval mode and without gradient."""
+    student_input, teacher_input = task.inputs(batch)
+    with evaluating(student), torch.no_grad():
+        return student(student_input), teacher.signals(teacher_input, batch)
+
+
+def build_objectives(stages: list[Stage], student: Signals, teacher: Signals, batch: Batch) -> None:
+    """Check that every stage's objective gets what it needs, then build its heads.
+
+    Raises:
+        SignalError: what is missing, or logits that differ in their number of classes.
+    """
+    for stage in stages:
+        stage.objective.check(student, teacher, batch)
+        if student.logits is not None and teacher.logits is not None and "logits" in stage.objective.needs:
+            ours, theirs = student.logits.shape[-1], teacher.logits.shape[-1]
+            if ours != theirs and stage.objective.needs_teacher:
+                raise SignalError(
+                    f"the teacher tells {theirs} classes apart and the student {ours}; they must be the same."
+                )
+        stage.objective.build(student, teacher)
+
+
+def unused_parameters(trainable: Trainable, task: VisionTask, teacher: Teacher, batch: Batch) -> list[str]:
+    """Names of parameters that ask for a gradient and get none from the active stage's loss.
+
+    DDP must be told whether there are any. Weights, buffers and random numbers are as before afterwards.
+    """
+    with _unchanged(trainable):
+        student_input, teacher_input = task.inputs(batch)
+        terms, _ = trainable(student_input, teacher.signals(teacher_input, batch), batch)
+        torch.stack(list(terms.values())).sum().backward()
+        unused = [name for name, p in trainable.named_parameters() if p.requires_grad and p.grad is None]
+        trainable.zero_grad(set_to_none=True)
+    return unused
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    devices = [p.device for p in module.parameters() if p.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices=devices):
+        yield
+    module.load_state_dict(state)

@@ -1,0 +1,89 @@
+"""Devices, precision and processes, through Accelerate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from limbeck.config import RunSettings
+from limbeck.errors import SettingError, check_choice
+
+_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def make_accelerator(settings: RunSettings, folder: Path | None = None) -> Accelerator:
+    """An Accelerator for these settings; what ``accelerate launch`` set up (processes, FSDP2, DeepSpeed) is kept.
+
+    Raises:
+        SettingError: the device does not exist here, or cannot compute in the precision asked for.
+    """
+    check_choice("device", settings.device, ("auto", "cpu", "cuda", "mps"))
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingError(
+            "device is 'cuda', and PyTorch sees no CUDA device here. 'limbeck doctor' tells what it sees."
+        )
+    if settings.device == "mps" and not torch.backends.mps.is_available():
+        raise SettingError("device is 'mps', and PyTorch sees no Apple GPU here. 'limbeck doctor' tells what it sees.")
+    # Accelerate keeps its first precision for the life of the process; each run of ours has its own.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        mixed_precision=_PRECISION[settings.precision],
+        cpu=settings.device == "cpu",
+        log_with=list(settings.trackers) or None,
+        project_dir=folder,
+        kwargs_handlers=[DistributedDataParallelKwargs()],
+    )
+    if settings.precision == "fp16" and accelerator.device.type == "cpu":
+        raise SettingError("precision is 'fp16', and the device is a CPU, which trains in 'fp32' or 'bf16'.")
+    if settings.batch_size % accelerator.num_processes:
+        raise SettingError(
+            f"batch_size is {settings.batch_size}, the number of images a step over all processes; it must be a multiple of "
+            f"the {accelerator.num_processes} processes."
+        )
+    return accelerator
+
+
+def sharded(model: nn.Module) -> bool:
+    """Whether the parameters are spread over the processes (FSDP2)."""
+    return any(type(parameter).__name__ == "DTensor" for parameter in model.parameters())
+
+
+def state_dicts(model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Whole state dicts of the trained module and its optimizer, the same on one process and on many."""
+    inner = _unwrapped(model)
+    if sharded(model):
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_state_dict(model, optimizer.optimizer, options=options)
+    return inner.state_dict(), optimizer.state_dict()
+
+
+def set_state_dicts(
+    model: nn.Module, optimizer: Any, model_state: dict[str, Any], optimizer_state: dict[str, Any] | None
+) -> None:
+    """The reverse of :func:`state_dicts`; without an optimizer state only the module is set."""
+    if sharded(model):
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        optimizers = () if optimizer_state is None else optimizer.optimizer
+        set_state_dict(
+            model, optimizers, model_state_dict=model_state, optim_state_dict=optimizer_state or {}, options=options
+        )
+        return
+    _unwrapped(model).load_state_dict(model_state)
+    if optimizer_state is not None:
+        optimizer.load_state_dict(optimizer_state)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def uses_fsdp(accelerator: Accelerator) -> bool:
+    """Whether ``accelerate launch`` asked for sharded parameters."""
+    return bool(accelerator.distributed_type == DistributedType.FSDP)

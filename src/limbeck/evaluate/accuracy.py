@@ -1,0 +1,81 @@
+"""How often a classifier is right, and how well it agrees with its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from limbeck import losses
+from limbeck.distributed import world_size
+from limbeck.errors import TeacherError
+from limbeck.signals import Batch
+
+Predict = Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of one classifier on one split.
+
+    accuracy, top5: shares in [0, 1] (top5 is 1 by definition with five classes or fewer). nll: mean negative log likelihood
+    in nats. agreement, kl: with a teacher, the share of equal predictions and the mean KL(teacher ‖ student) in nats.
+    """
+
+    count: int
+    accuracy: float
+    top5: float
+    nll: float
+    agreement: float | None = None
+    kl: float | None = None
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures that are present."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@torch.no_grad()
+def score(predict: Predict, batches: Iterable[Batch], teacher: Predict | None = None) -> Score:
+    """Score logits from ``predict`` on batches, summed over all processes (each has its own share of the batches).
+
+    ``predict`` and ``teacher`` map a Batch to logits (B, C).
+
+    Raises:
+        TeacherError: logits that are NaN or infinite, with how many samples have them.
+    """
+    sums: Tensor | None = None
+    for batch in batches:
+        logits = predict(batch).float()
+        row = _sums(logits, batch.labels, None if teacher is None else teacher(batch).float())
+        sums = row if sums is None else sums + row
+    if sums is None:
+        sums = torch.zeros(7, dtype=torch.float64)
+    if world_size() > 1:
+        dist.all_reduce(sums)
+    count, top1, top5, nll, agreement, kl, bad = sums.tolist()
+    if bad:
+        raise TeacherError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} samples.")
+    count = max(1, count)
+    with_teacher = (agreement / count, kl / count) if teacher is not None else (None, None)
+    return Score(int(count), top1 / count, top5 / count, nll / count, *with_teacher)
+
+
+def _sums(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    right = top == labels[:, None]
+    zero = logits.new_zeros(())
+    values = [
+        torch.full_like(zero, len(labels)),
+        right[:, 0].sum(),
+        right.any(dim=1).sum(),
+        losses.cross_entropy(logits, labels).sum(),
+        zero if teacher is None else (teacher.argmax(dim=1) == top[:, 0]).sum(),
+        zero if teacher is None else losses.kl_divergence(logits, teacher).sum(),
+        (~logits.isfinite()).any(dim=1).sum(),
+    ]
+    # float32 where the device has no float64 (mps); sums of counts stay exact below 16 million.
+    kind = torch.float32 if logits.device.type == "mps" else torch.float64
+    return torch.stack([value.to(kind) for value in values])

@@ -1,0 +1,115 @@
+"""Reads expressions such as ``ce + 0.9*kd(temperature=4)`` and ``timm:resnet18(drop_rate=0.1)`` without running code.
+
+Only names, numbers, strings, booleans, lists, dicts, sums, products and calls with keyword arguments exist in this
+language; everything else is an error that points at the place.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from limbeck.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Call:
+    """A name with keyword arguments: ``kd(temperature=4)``; ``kd`` alone is a call without arguments."""
+
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    operands: tuple[Sum, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A weighted sum of calls."""
+
+    terms: tuple[tuple[float, Call], ...]
+
+
+def parse_sum(text: str, what: str = "objective") -> Sum:
+    """Parse a weighted sum of calls.
+
+    >>> parse_sum("ce + 0.9*kd(temperature=4)").terms[1]
+    (0.9, Call(name='kd', arguments={'temperature': 4}, operands=()))
+    """
+    return _Reader(text, what).sum(_parse(text, what))
+
+
+def parse_call(text: str, what: str) -> Call:
+    """Parse one call without a weight, such as ``convnet(widths=[8, 16])``."""
+    node = _parse(text, what)
+    reader = _Reader(text, what)
+    if not isinstance(node, ast.Name | ast.Call):
+        raise reader.error(node, "expected a name, or a name with keyword arguments in parentheses")
+    return reader.call(node)
+
+
+def _parse(text: str, what: str) -> ast.expr:
+    if not text.strip():
+        raise SettingError(f"the {what} is empty.")
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        column = getattr(error, "offset", None) or 1
+        reason = getattr(error, "msg", None) or "too deeply nested"
+        raise SettingError(f"{what} {text!r}: cannot be read at character {column}: {reason}.") from None
+
+
+class _Reader:
+    def __init__(self, text: str, what: str) -> None:
+        self.text, self.what = text.strip(), what
+
+    def error(self, node: ast.AST, reason: str) -> SettingError:
+        part = ast.get_source_segment(self.text, node) or self.text
+        return SettingError(f"{self.what} {self.text!r}: {reason}, got {part!r}.")
+
+    def sum(self, node: ast.expr) -> Sum:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return Sum(self.sum(node.left).terms + self.sum(node.right).terms)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            return self.product(node)
+        return Sum(((1.0, self.call(node)),))
+
+    def product(self, node: ast.BinOp) -> Sum:
+        for scalar, other in ((node.left, node.right), (node.right, node.left)):
+            if self.is_number(scalar):
+                weight = float(self.value(scalar))
+                return Sum(tuple((weight * inner, call) for inner, call in self.sum(other).terms))
+        raise self.error(node, "a product needs a number on one side")
+
+    def call(self, node: ast.expr) -> Call:
+        if isinstance(node, ast.Name):
+            return Call(node.id)
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            raise self.error(node, "expected a name, a number times a name, or a sum of these")
+        arguments: dict[str, Any] = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise self.error(node, "'**' is not part of this language")
+            arguments[keyword.arg] = self.value(keyword.value)
+        for operand in node.args:
+            if not isinstance(operand, ast.Name | ast.Call | ast.BinOp):
+                raise self.error(
+                    operand, f"arguments of {node.func.id} are given by name, as in {node.func.id}(name=…)"
+                )
+        return Call(node.func.id, arguments, tuple(self.sum(operand) for operand in node.args))
+
+    @staticmethod
+    def is_number(node: ast.expr) -> bool:
+        inner = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd) else node
+        return isinstance(inner, ast.Constant) and type(inner.value) in (int, float)
+
+    def value(self, node: ast.expr) -> Any:
+        try:
+            value = ast.literal_eval(node)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            raise self.error(
+                node, "an argument is a number, a string in quotes, True, False, None, a list or a dict"
+            ) from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(node, "numbers must be finite")
+        return value

@@ -1,0 +1,165 @@
+"""The three streams of batches of a run: training, validation, test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from limbeck.config import DataSettings, RunSettings
+from limbeck.data import (
+    Batches,
+    FileBatches,
+    ImageData,
+    ImageSplit,
+    LoaderBatches,
+    ResidentBatches,
+    eval_batches,
+    load_data,
+    parse_views,
+)
+from limbeck.data.stratify import choose
+from limbeck.data.views import Views
+from limbeck.distributed import rank, world_size
+from limbeck.errors import SettingError
+from limbeck.signals import Batch
+
+EvalBatches = Callable[[], Iterable[Batch]]
+
+_TEACHER_CHECK_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Batches for a run, and what is known of the data.
+
+    validation, test: make the batches of the split anew; None when there is none.
+    check: a split on which a teacher is scored before the first step: validation, else some training samples.
+    classes: their names; None for a user's own loader. data: the images' facts; None for a user's own loader, whose inputs
+    go to the networks as they are.
+    """
+
+    name: str
+    train: Batches
+    validation: EvalBatches | None
+    test: EvalBatches | None
+    check: EvalBatches
+    views: str
+    classes: tuple[str, ...] | None = None
+    data: ImageData | None = None
+
+
+def read_data(settings: DataSettings) -> ImageData:
+    """The data set that the settings name."""
+    return load_data(
+        settings.data,
+        data_dir=settings.data_dir,
+        val_fraction=settings.val_fraction,
+        train_limit=settings.train_limit,
+        test_limit=settings.test_limit,
+        image_size=settings.image_size,
+        download=settings.download,
+        skip_unreadable=settings.skip_unreadable,
+    )
+
+
+def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) -> Feeds:
+    """Feeds from a data set of images: resident ones augmented in batch on the device, files decoded by workers."""
+    views = parse_views(data.recipe.augment if settings.augment == "auto" else settings.augment)
+    if settings.batch_size > len(data.train):
+        raise SettingError(
+            f"batch_size is {settings.batch_size}, and {data.name} has {len(data.train)} training images."
+        )
+    validation = _in_order(data, data.val, settings, device)
+    few = data.train.subset(choose(data.train.labels, min(len(data.train), _TEACHER_CHECK_IMAGES), seed=0))
+    return Feeds(
+        name=data.name,
+        train=_training(data, views, settings, device),
+        validation=validation,
+        test=_in_order(data, data.test, settings, device),
+        check=validation or _all_of(data, few, settings, device),
+        views=str(views),
+        classes=data.classes,
+        data=data,
+    )
+
+
+def _training(data: ImageData, views: Views, settings: RunSettings, device: torch.device) -> Batches:
+    if data.resident:
+        return ResidentBatches(
+            data.train, views, settings.batch_size, settings.seed, device=device, rank=rank(), world_size=world_size()
+        )
+    if views.crop or views.cutout:
+        raise SettingError(
+            f"augment: crop and cutout are for images held in memory; {data.name} is read from files, which are cut by "
+            "RandomResizedCrop. Give 'flip', 'randaugment=N' or both."
+        )
+    return FileBatches(
+        data.train,
+        data.image_size,
+        settings.batch_size,
+        settings.seed,
+        flip=views.flip,
+        randaugment=views.randaugment,
+        workers=settings.workers,
+        device=device,
+        rank=rank(),
+        world_size=world_size(),
+    )
+
+
+def _in_order(
+    data: ImageData, split: ImageSplit | None, settings: RunSettings, device: torch.device
+) -> EvalBatches | None:
+    return None if split is None else _all_of(data, split, settings, device)
+
+
+def _all_of(data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device) -> EvalBatches:
+    return lambda: eval_batches(
+        split,
+        settings.batch_size * 2,
+        device,
+        rank(),
+        world_size(),
+        image_size=None if data.resident else data.image_size,
+        workers=0 if data.resident else settings.workers,
+    )
+
+
+def loader_feeds(
+    train: DataLoader[Any],
+    validation: DataLoader[Any] | None,
+    test: DataLoader[Any] | None,
+    settings: RunSettings,
+    device: torch.device,
+) -> Feeds:
+    """Feeds from a user's own loaders; the inputs go to both networks as they are."""
+    batches = LoaderBatches(train, seed=settings.seed, device=device, world_size=world_size())
+    return Feeds(
+        name="loader",
+        train=batches,
+        validation=_of_loader(validation, settings, device),
+        test=_of_loader(test, settings, device),
+        check=_of_loader(validation, settings, device) or _Few(batches, _TEACHER_CHECK_IMAGES),
+        views="the loader's own",
+    )
+
+
+def _of_loader(loader: DataLoader[Any] | None, settings: RunSettings, device: torch.device) -> EvalBatches | None:
+    if loader is None:
+        return None
+    batches = LoaderBatches(loader, seed=settings.seed, device=device)
+    return lambda: batches.epoch(0)
+
+
+@dataclass(frozen=True)
+class _Few:
+    batches: LoaderBatches
+    samples: int
+
+    def __call__(self) -> Iterator[Batch]:
+        return islice(self.batches.epoch(0), max(1, self.samples // max(1, self.batches.batch_size)))

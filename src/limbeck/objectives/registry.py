@@ -1,0 +1,117 @@
+"""The objectives that are known by name: ours, an installed plugin's, and a user's own file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from limbeck.errors import SettingError, unknown_name
+from limbeck.expression import Call, Sum, parse_sum
+
+if TYPE_CHECKING:
+    from limbeck.objectives.base import Objective, WeightedSum
+
+ENTRY_POINTS = "limbeck.objectives"
+
+_classes: dict[str, type[Objective]] = {}
+_aliases: dict[str, str] = {}
+
+
+def register(cls: type[Objective], name: str, aliases: Iterable[str] = ()) -> None:
+    """Make ``cls`` known under ``name``. A name that another class holds already is an error."""
+    for key in (name, *aliases):
+        if not key.isidentifier():
+            raise SettingError(
+                f"the objective name {key!r} cannot be written in an expression; use letters, digits and _."
+            )
+        holder = _classes.get(_aliases.get(key, key))
+        # The same class met twice is a reload of its module (a notebook cell run again), not a clash.
+        if holder is not None and (holder.__module__, holder.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise SettingError(f"the objective name '{key}' of {cls.__qualname__} is taken by {holder.__qualname__}.")
+    _classes[name] = cls
+    _aliases.update(dict.fromkeys(aliases, name))
+
+
+@cache
+def _load_all() -> None:
+    import limbeck.objectives as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry.load()
+
+
+def objectives() -> dict[str, type[Objective]]:
+    """Every registered objective by name, in alphabetical order."""
+    _load_all()
+    return dict(sorted(_classes.items()))
+
+
+def aliases() -> dict[str, str]:
+    """Other names of objectives: alias to name."""
+    _load_all()
+    return dict(_aliases)
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The class registered under a name or alias, or SettingError with the nearest spelling."""
+    known = objectives()
+    name = _aliases.get(name, name)
+    if name not in known:
+        raise SettingError(
+            unknown_name("objective", name, [*known, *_aliases], "'limbeck list objectives' tells what each is.")
+        )
+    return known[name]
+
+
+def presets() -> dict[str, str]:
+    """Named expressions of all objectives: preset name to expression."""
+    found: dict[str, str] = {}
+    for cls in objectives().values():
+        for name, expression in cls.presets.items():
+            found[_squeeze(name)] = expression
+    return dict(sorted(found.items()))
+
+
+def parse_objective(text: str) -> WeightedSum:
+    """The objective that a text describes: a preset's exact name, or an expression.
+
+    A bare preset name stands for its expression (``icd`` is ``ce + icd()``); parentheses ask for the objective alone
+    (``icd()``). :func:`limbeck.objectives.Objective.expression` writes an objective back as text.
+
+    Raises:
+        SettingError: the text cannot be read, or names an objective or argument that does not exist.
+    """
+    return _make_sum(parse_sum(presets().get(_squeeze(text), text)))
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split()).lower()
+
+
+def _make_sum(tree: Sum) -> WeightedSum:
+    from limbeck.objectives.base import WeightedSum
+
+    return WeightedSum([(weight, _make(call)) for weight, call in tree.terms])
+
+
+def _make(call: Call) -> Objective:
+    cls = objective_class(call.name)
+    _check_arguments(call.name, call.arguments, [*cls.defaults()])
+    if call.operands:
+        raise SettingError(f"{call.name} takes no objective inside its parentheses, only arguments by name.")
+    try:
+        return cls(**call.arguments)
+    except SettingError as error:
+        raise SettingError(f"{call.name}: {error}") from None
+
+
+def _check_arguments(name: str, given: Mapping[str, Any], accepted: list[str]) -> None:
+    for argument in given:
+        if argument not in accepted:
+            raise SettingError(unknown_name(f"argument of {name}", argument, accepted))

@@ -1,0 +1,181 @@
+"""A run is a folder: its settings, metrics, checkpoints, student, model card and result."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from limbeck.config import RunSettings
+from limbeck.errors import RunFolderError
+from limbeck.files import atomic_path
+
+CONFIG, METRICS, RESULT, STUDENT = "config.yaml", "metrics.jsonl", "result.json", "student.safetensors"
+
+# How a run is started, not what it is: these may differ when it is resumed.
+_NOT_PART_OF_THE_RUN = {
+    "resume",
+    "overwrite",
+    "name",
+    "runs_dir",
+    "workers",
+    "trackers",
+    "download",
+    "log_steps",
+    "data_dir",
+}
+
+
+class RunFolder:
+    """The folder of one run. A folder that exists is opened only with ``resume`` and emptied only with ``overwrite``.
+
+    Raises:
+        RunFolderError: the folder exists and neither was asked for, or it holds a run with other settings.
+    """
+
+    def __init__(self, settings: RunSettings, default_name: str) -> None:
+        self.path = settings.runs_dir / (settings.name or default_name)
+        self.resumed = False
+        if settings.resume and settings.overwrite:
+            raise RunFolderError("resume and overwrite exclude each other; give one of them.")
+        if self.path.exists() and any(self.path.iterdir() if self.path.is_dir() else [self.path]):
+            self._enter(settings)
+        elif settings.resume and not self.path.exists():
+            raise RunFolderError(f"there is no run to resume in {self.path}.{self._others()}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.resumed:
+            self.write_text(CONFIG, self._config(settings))
+
+    def _enter(self, settings: RunSettings) -> None:
+        if not (self.path / CONFIG).is_file():
+            raise RunFolderError(f"{self.path} exists and is not a run of limbeck; choose another name.")
+        if settings.overwrite:
+            shutil.rmtree(self.path)
+        elif settings.resume:
+            self._check_same(settings)
+            self.resumed = True
+        else:
+            raise RunFolderError(
+                f"the run {self.path} exists. Use --resume to go on with it, --overwrite to delete it first, or --name for "
+                "another."
+            )
+
+    def _check_same(self, settings: RunSettings) -> None:
+        before = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        now = yaml.safe_load(self._config(settings))
+        keys = (before.keys() | now.keys()) - _NOT_PART_OF_THE_RUN
+        changed = [
+            f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+            for key in sorted(keys)
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            raise RunFolderError(
+                f"the run in {self.path} has other settings, so it cannot go on: {'; '.join(changed)}."
+            )
+
+    def _others(self) -> str:
+        names = sorted(p.parent.name for p in self.path.parent.glob(f"*/{CONFIG}"))
+        return f" Runs there: {', '.join(names[:20])}." if names else ""
+
+    @staticmethod
+    def _config(settings: RunSettings) -> str:
+        values = yaml.safe_load(settings.dump())
+        return yaml.safe_dump({k: v for k, v in values.items() if k not in ("resume", "overwrite")}, sort_keys=False)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole or not at all."""
+        with atomic_path(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def remove_if_unused(self) -> None:
+        """Remove the folder again when nothing but its settings was written, as after an error before the first step."""
+        if not self.resumed and [entry.name for entry in self.path.iterdir()] == [CONFIG]:
+            shutil.rmtree(self.path)
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def drop_metrics_after(self, step: int) -> None:
+        """Remove the lines of steps that a resumed run does again."""
+        records = [record for record in read_metrics(self.path) if record["step"] <= step]
+        self.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl; a last line cut off by a crash is left out."""
+    path = folder / METRICS
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+@dataclass
+class Result:
+    """What a run found. Accuracies are shares in [0, 1]; None where there was no such split or no teacher.
+
+    validation_last, validation_best: of the validation split, after the last epoch and at its best. test: figures of the
+    student that was kept (``select`` says which), read once. teacher: the teacher's figures on the same test split.
+    """
+
+    objective: str
+    student: str
+    teacher: str | None
+    data: str
+    seed: int
+    epochs: int
+    select: str
+    validation_last: float | None
+    validation_best: float | None
+    best_epoch: int | None
+    test: dict[str, float] | None
+    teacher_validation: float | None
+    teacher_test: dict[str, float] | None
+    student_parameters: int
+    teacher_parameters: int | None
+    seconds: float
+    peak_memory_mb: float
+    device: str
+    versions: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    finished: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"python": platform.python_version()}
+    for package in ("limbeck", "torch", "torchvision", "timm", "accelerate", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """The command this process was started with."""
+    program = Path(sys.argv[0]).name
+    return " ".join([program, *(f"'{a}'" if any(c in a for c in " +*()") else a for a in sys.argv[1:])])
+
+
+def now() -> str:
+    """The time, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,1 @@
+"""How a batch meets the networks: vision."""

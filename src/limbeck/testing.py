@@ -1,0 +1,306 @@
+"""The contract every objective keeps, as checks that anyone can run on their own objective.
+
+    from limbeck.testing import check_objective
+    check_objective("focal(gamma=2)")
+
+Each check takes an objective's expression and raises AssertionError with what is wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+
+from limbeck.objectives import WeightedSum, parse_objective
+from limbeck.signals import Batch, Signals
+
+BATCH, CLASSES = 8, 5
+_MAPS = {"stage1": (4, 8), "stage2": (6, 4)}
+
+
+def sample_signals(seed: int, *, embedding_size: int = 6, dtype: torch.dtype = torch.float32) -> Signals:
+    """Random signals of a network for a batch of 8: logits (8, 5), an embedding, and two feature maps."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+
+    features = {name: draw(BATCH, channels, side, side) for name, (channels, side) in _MAPS.items()}
+    return Signals(logits=draw(BATCH, CLASSES), embedding=draw(BATCH, embedding_size), features=features)
+
+
+def sample_batch(seed: int = 0) -> Batch:
+    """A batch of 8 samples with labels among 5 classes, indices and views."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
+    return Batch(torch.zeros(BATCH, 1), labels, index=torch.arange(BATCH), view=torch.zeros(BATCH, dtype=torch.int64))
+
+
+def built(expression: str, dtype: torch.dtype = torch.float32) -> WeightedSum:
+    """The objective, with heads for :func:`sample_signals` of a student of width 6 and a teacher of width 7."""
+    objective = parse_objective(expression)
+    torch.manual_seed(0)
+    objective.build(_student(dtype), _teacher(dtype))
+    return objective.to(dtype)
+
+
+def _student(dtype: torch.dtype = torch.float32) -> Signals:
+    return sample_signals(1, dtype=dtype)
+
+
+def _teacher(dtype: torch.dtype = torch.float32) -> Signals:
+    return sample_signals(2, embedding_size=7, dtype=dtype)
+
+
+def _learning(signals: Signals) -> Signals:
+    return signals.map(lambda value: value.detach().clone().requires_grad_())
+
+
+def _tensors(signals: Signals) -> list[Tensor]:
+    return [value for value in (signals.logits, signals.embedding, *signals.features.values()) if value is not None]
+
+
+def _rows(signals: Signals, rows: slice) -> Signals:
+    return signals.map(lambda value: value[rows])
+
+
+def loss_of(objective: nn.Module, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+    """The sum of the terms."""
+    return torch.stack(list(objective(student, teacher, batch).values())).sum()
+
+
+def check_finite(expression: str) -> None:
+    """Values and gradients are finite in float32 and under bfloat16 autocast, and the loss is a float32 scalar."""
+    for autocast in (False, True):
+        objective, student = built(expression), _learning(_student())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = loss_of(objective, student, _teacher(), sample_batch())
+        assert loss.shape == (), f"{expression}: the terms must be scalars"
+        assert loss.dtype == torch.float32, f"{expression}: the loss is {loss.dtype}, not float32"
+        assert loss.isfinite(), f"{expression}: the loss is {loss.item()}"
+        loss.backward()
+        gradients = [t.grad for t in (*_tensors(student), *objective.parameters()) if t.grad is not None]
+        assert all(g.isfinite().all() for g in gradients), f"{expression}: a gradient is NaN or infinite"
+
+
+def check_student_learns(expression: str) -> None:
+    """At least one of the student's signals gets a gradient that is not zero."""
+    objective, student = built(expression), _learning(_student())
+    loss_of(objective, student, _teacher(), sample_batch()).backward()
+    assert any(t.grad is not None and t.grad.abs().sum() > 0 for t in _tensors(student)), (
+        f"{expression}: teaches nothing"
+    )
+
+
+def check_teacher_fixed(expression: str) -> None:
+    """No gradient reaches the teacher, even where its signals ask for one."""
+    objective, teacher = built(expression), _learning(_teacher())
+    loss_of(objective, _learning(_student()), teacher, sample_batch()).backward()
+    assert all(t.grad is None for t in _tensors(teacher)), f"{expression}: the teacher got a gradient"
+
+
+def check_parameters_learn(expression: str) -> None:
+    """Every parameter of the objective gets a gradient that is not zero, but those in ``dead_parameters``."""
+    objective = built(expression)
+    loss_of(objective, _learning(_student()), _teacher(), sample_batch()).backward()
+    for name, parameter in objective.named_parameters():
+        moved = parameter.grad is not None and float(parameter.grad.abs().sum()) > 1e-6
+        assert moved != (name in objective.dead_parameters), (
+            f"{expression}: the parameter {name} {'learns though it is declared dead' if moved else 'gets no gradient'}"
+        )
+
+
+def check_zero_when_equal(expression: str) -> None:
+    """Parts that say so are zero for a student whose signals are the teacher's."""
+    for _, _, part in parse_objective(expression).entries():
+        if part.zero_when_equal:
+            signals = _learning(_student())
+            part.build(signals, signals)
+            loss = loss_of(part, signals, signals.detach(), sample_batch())
+            assert loss.abs() < 1e-6, f"{part}: is {loss.item()} for student = teacher"
+
+
+def check_permutation(expression: str) -> None:
+    """The order of the samples in a batch does not matter."""
+    objective, order = built(expression, torch.float64), torch.randperm(BATCH)
+    student, teacher, batch = _student(torch.float64), _teacher(torch.float64), sample_batch()
+    plain = loss_of(objective, student, teacher, batch)
+    shuffled = loss_of(objective, student.map(lambda v: v[order]), teacher.map(lambda v: v[order]), batch[order])
+    assert torch.allclose(plain, shuffled, rtol=1e-9, atol=1e-12), f"{expression}: depends on the order of the batch"
+
+
+def check_micro_batches(expression: str) -> None:
+    """Two halves of a batch average to the whole, unless ``batch_coupled`` says that they do not."""
+    objective = built(expression, torch.float64)
+    student, teacher, batch = _student(torch.float64), _teacher(torch.float64), sample_batch()
+    whole = loss_of(objective, student, teacher, batch)
+    half = BATCH // 2
+    rows = [slice(0, half), slice(half, BATCH)]
+    parts = [loss_of(objective, _rows(student, r), _rows(teacher, r), batch[r]) for r in rows]
+    equal = bool(torch.allclose(whole, torch.stack(parts).mean(), rtol=1e-9, atol=1e-12))
+    assert equal != objective.batch_coupled, (
+        f"{expression}: micro-batches {'equal' if equal else 'do not equal'} the batch, and batch_coupled is "
+        f"{objective.batch_coupled}"
+    )
+
+
+def check_mask(expression: str) -> None:
+    """Masked positions have no effect on objectives that read (B, L, C) logits, whatever stands there."""
+    for _, _, part in parse_objective(expression).entries():
+        if not part.per_position:
+            continue
+        mask = torch.arange(4)[None, :] < torch.tensor([4, 2, 3, 1, 4, 4, 2, 1])[:, None]
+        logits = torch.randn(2, BATCH, 4, CLASSES, generator=torch.Generator().manual_seed(0))
+        labels = torch.randint(0, CLASSES, (BATCH, 4), generator=torch.Generator().manual_seed(1))
+        values = []
+        for filler in (0.0, 1e4):
+            student, teacher = (logits[i].where(mask[..., None], torch.tensor(filler)) for i in (0, 1))
+            batch = replace(sample_batch(), labels=labels)
+            values.append(loss_of(part, Signals(logits=student, mask=mask), Signals(logits=teacher, mask=mask), batch))
+        assert torch.equal(*values), f"{part}: masked positions change the loss"
+
+
+def check_state_dict(expression: str) -> None:
+    """Saved and loaded, copied or pickled, it computes the same."""
+    objective = built(expression)
+    expected = loss_of(objective, _student(), _teacher(), sample_batch())
+    buffer = io.BytesIO()
+    torch.save(objective.state_dict(), buffer)
+    buffer.seek(0)
+    loaded = parse_objective(expression)
+    loaded.build(_student(), _teacher())
+    loaded.load_state_dict(torch.load(buffer, weights_only=True))
+    for other in (loaded, copy.deepcopy(objective)):
+        assert torch.equal(loss_of(other, _student(), _teacher(), sample_batch()), expected), (
+            f"{expression}: changed by saving"
+        )
+
+
+def check_expression(expression: str) -> None:
+    """Written as text and read again, it is the same objective."""
+    objective = parse_objective(expression)
+    text = objective.expression()
+    again = parse_objective(text)
+    assert again.expression() == text, f"{expression}: is written as {text}, which reads as {again.expression()}"
+
+
+def check_compiles(expression: str) -> None:
+    """``torch.compile`` takes it without a graph break, and the value and gradients stay the same."""
+    objective, student = built(expression), _learning(_student())
+    plain = loss_of(objective, student, _teacher(), sample_batch())
+    plain.backward()
+    compiled_student = _learning(_student())
+    torch.compiler.reset()
+    compiled = torch.compile(objective, backend="aot_eager", fullgraph=True)
+    loss = torch.stack(list(compiled(compiled_student, _teacher(), sample_batch()).values())).sum()
+    loss.backward()
+    assert torch.allclose(loss, plain, rtol=1e-5, atol=1e-7), (
+        f"{expression}: compiled it is {loss}, plain it is {plain}"
+    )
+    for eager, traced in zip(_tensors(student), _tensors(compiled_student), strict=True):
+        assert (eager.grad is None) == (traced.grad is None), f"{expression}: compiled it teaches other signals"
+        if eager.grad is not None and traced.grad is not None:
+            assert torch.allclose(eager.grad, traced.grad, rtol=1e-4, atol=1e-6), (
+                f"{expression}: compiled gradients differ"
+            )
+
+
+CONTRACT: dict[str, Callable[[str], None]] = {
+    function.__name__.removeprefix("check_"): function
+    for function in (
+        check_finite,
+        check_student_learns,
+        check_teacher_fixed,
+        check_parameters_learn,
+        check_zero_when_equal,
+        check_permutation,
+        check_micro_batches,
+        check_mask,
+        check_state_dict,
+        check_expression,
+        check_compiles,
+    )
+}
+
+
+def check_objective(expression: str) -> None:
+    """Run every check of the contract that needs one process. See :func:`check_two_processes` for the one that needs two."""
+    for check in CONTRACT.values():
+        check(expression)
+
+
+def check_two_processes(expressions: Sequence[str]) -> None:
+    """Two processes with half the batch each get the loss and the gradients of one process with the whole batch.
+
+    Starts two processes on the CPU (gloo) for all expressions together. Those whose ``local_negatives`` is True keep to the
+    samples of one process by definition and are left out.
+    """
+    compared = [expression for expression in expressions if not parse_objective(expression).local_negatives]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_one_of_two, args=(compared, port), nprocs=2)
+
+
+def _one_of_two(rank: int, expressions: list[str], port: int) -> None:
+    torch.set_num_threads(1)
+    references = [_whole_batch(expression) for expression in expressions]
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        for expression, reference in zip(expressions, references, strict=True):
+            _compare_with_whole(expression, rank, *reference)
+    finally:
+        dist.destroy_process_group()
+
+
+class _Heads(nn.Module):
+    """A stand-in for a student: one weight on each signal, so that DDP has parameters to average."""
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+        self.weight = nn.Parameter(torch.linspace(0.5, 1.5, CLASSES))
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 6))
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+        assert student.logits is not None
+        assert student.embedding is not None
+        seen = replace(student, logits=student.logits * self.weight, embedding=student.embedding * self.scale)
+        return loss_of(self.objective, seen, teacher, batch)
+
+
+def _whole_batch(expression: str) -> tuple[Tensor, dict[str, Tensor]]:
+    module = _Heads(built(expression))
+    loss = module(_student(), _teacher(), sample_batch())
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+def _compare_with_whole(expression: str, rank: int, expected: Tensor, gradients: dict[str, Tensor]) -> None:
+    rows = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
+    module = _Heads(built(expression))
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in gradients)
+    parallel = nn.parallel.DistributedDataParallel(module)
+    loss = parallel(_rows(_student(), rows), _rows(_teacher(), rows), sample_batch()[rows])
+    loss.backward()
+    mean = loss.detach().clone()
+    dist.all_reduce(mean)
+    mean /= 2
+    assert torch.allclose(mean, expected, rtol=1e-5, atol=1e-6), (
+        f"{expression}: {mean} in two processes, {expected} in one"
+    )
+    for name, parameter in module.named_parameters():
+        if parameter.grad is not None:
+            same = torch.allclose(parameter.grad, gradients[name], rtol=1e-4, atol=1e-6)
+            assert same, f"{expression}: the gradient of {name} differs between two processes and one"
