@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,7 +35,7 @@ class Settings(BaseModel):
         except FileNotFoundError:
             near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
             raise SettingError(f"there is no recipe {path}." + (f" Did you mean {near[0]}?" if near else "")) from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
             raise SettingError(f"the recipe {path} cannot be read: {str(error).replace(chr(10), ' ')}") from None
         if not isinstance(values, dict):
             raise SettingError(f"the recipe {path} must hold 'name: value' lines, got {type(values).__name__}.")
@@ -49,8 +49,19 @@ class Settings(BaseModel):
 def _sentence(cls: type[BaseModel], source: str, problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "settings"
     if problem["type"] == "extra_forbidden":
-        return f"{source}: {unknown_name('setting', where, cls.model_fields)}"
+        *outer, name = problem["loc"]
+        place = f"{source}: {'.'.join(map(str, outer))}" if outer else source
+        return f"{place}: {unknown_name('setting', str(name), _fields_at(cls, outer))}"
     return f"{source}: {where}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}."
+
+
+def _fields_at(cls: type[BaseModel], loc: list[str | int]) -> list[str]:
+    for part in loc:
+        if isinstance(part, str):
+            annotation = cls.model_fields[part].annotation
+            inner = (t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel))
+            cls = next(inner, cls)
+    return list(cls.model_fields)
 
 
 class StageSettings(Settings):
@@ -190,3 +201,52 @@ class DistillSettings(RunSettings):
         default=None, ge=1, description="Image side the teacher sees; the data's when not given."
     )
     allow_weak_teacher: bool = Field(default=False, description="Go on although the teacher is near chance.")
+
+
+class ExportSettings(Settings):
+    """Write a student in the formats that others deploy."""
+
+    model: str | None = Field(
+        default=None, description="Run folder, weights file that limbeck wrote, or network as in NAME@FILE."
+    )
+    to: list[Literal["safetensors", "torch", "onnx"]] = Field(
+        default=["safetensors", "torch", "onnx"], min_length=1, description="Formats to write."
+    )
+    output: Path = Field(default=Path("exported"), description="Folder for the files and their README.md.")
+    overwrite: bool = Field(default=False, description="Replace files of these names in the output folder.")
+    include_preprocessing: bool = Field(
+        default=False, description="Take uint8 images and normalise them inside, instead of normalised float images."
+    )
+    dynamic_batch: bool = Field(default=True, description="Take any number of images at once, instead of one.")
+    tolerance: float = Field(
+        default=1e-4,
+        gt=0,
+        lt=1,
+        description="Largest difference to the network in PyTorch, as a share of its largest logit.",
+    )
+    data: str | None = Field(
+        default=None, description="Data set whose classes and images the network is for; the file's when not given."
+    )
+    data_dir: Path | None = Field(default=None, description="Where data sets are, or are downloaded to.")
+    classes: int | None = Field(default=None, ge=1, description="Number of classes, when the file does not say.")
+    channels: int | None = Field(default=None, ge=1, description="Channels of the images, when the file does not say.")
+    image_size: int | None = Field(
+        default=None, ge=1, description="Side of the images in pixels; the file's when not given."
+    )
+    plugins: list[str] = Field(default=[], description="Your own Python files or modules that add models or data.")
+    # Not 'json', which is a method of pydantic's models.
+    as_json: bool = Field(default=False, description="Print the result as JSON.")
+
+
+class DemoSettings(Settings):
+    """Distil handwritten digits: a teacher, the student alone, and the student taught in three ways."""
+
+    seeds: int = Field(default=3, ge=1, description="Seeds a method.")
+    epochs: int = Field(default=30, ge=1, description="Passes over the 800 training digits.")
+    teacher: str = Field(default="convnet_base", description="Network that teaches.")
+    student: str = Field(default="convnet_tiny", description="Network that learns.")
+    objectives: list[str] = Field(
+        default=["kd", "icd", "icd+kd"], min_length=1, description="Presets or expressions beside the student alone."
+    )
+    runs_dir: Path = Field(default=Path("runs"), description="Where the demo's folder goes; an older demo is kept.")
+    as_json: bool = Field(default=False, description="Print the table as JSON.")

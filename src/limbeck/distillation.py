@@ -22,7 +22,7 @@ from limbeck.config import DistillSettings, RunSettings, TrainSettings
 from limbeck.data import ImageData
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.loop import Loop
-from limbeck.engine.probe import build_objectives, probe_signals
+from limbeck.engine.probe import build_objectives, check_classes, probe_signals
 from limbeck.engine.runtime import make_accelerator
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import SettingError, TeacherError
@@ -32,7 +32,7 @@ from limbeck.models import save_weights
 from limbeck.networks import Network, card, open_network, share_preprocess
 from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
 from limbeck.plugins import load_plugins
-from limbeck.runs import RESULT, STUDENT, Result, RunFolder, command_line, now, versions
+from limbeck.runs import RESULT, STUDENT, Result, RunFolder, command_line, now, run_name, versions
 from limbeck.signals import Batch, Signals
 from limbeck.tasks.vision import VisionTask
 from limbeck.teachers import FrozenTeacher, NoTeacher, Teacher
@@ -111,8 +111,8 @@ def run(
     objective = job.objective if isinstance(job.objective, Objective) else parse_objective(job.objective)
     stages = _stages(job, objective)
     _check_accumulation(settings, stages)
+    accelerator = make_accelerator(settings)
     runs = RunFolder(settings, _default_name(job, objective)) if folder else None
-    accelerator = make_accelerator(settings, None if runs is None else runs.path)
     set_seed(settings.seed)
     try:
         return _Session(job, objective, stages, accelerator, runs, callbacks, say).run()
@@ -142,14 +142,10 @@ def _check_accumulation(settings: RunSettings, stages: Sequence[Stage]) -> None:
 
 
 def _default_name(job: Job, objective: Objective) -> str:
-    def plain(text: str) -> str:
-        stem = text.split("@")[0].rpartition("/")[2]
-        return "".join(c if c.isalnum() or c in "+.-" else "-" for c in stem).strip("-")
-
     student = job.student if isinstance(job.student, str) else type(job.student).__name__
     label = job.objective if isinstance(job.objective, str) else str(objective)
-    method = "alone" if job.teacher is None else plain(label.replace(" ", ""))
-    return f"{plain(job.settings.data)}-{plain(student)}-{method}-seed{job.settings.seed}"
+    method = "alone" if job.teacher is None else label
+    return run_name(job.settings.data, student, method, job.settings.seed)
 
 
 class _Session:
@@ -181,7 +177,11 @@ class _Session:
         data = self.job.data
         if isinstance(data, Loaders):
             return loader_feeds(data.train, data.validation, data.test, self.settings, self.device)
-        feeds = image_feeds(data or read_data(self.settings), self.settings, self.device)
+        if data is None:
+            # The first process downloads what is missing; the others read it from the disk then.
+            with self.accelerator.main_process_first():
+                data = read_data(self.settings)
+        feeds = image_feeds(data, self.settings, self.device)
         assert feeds.data is not None
         splits = {"train": feeds.data.train, "validation": feeds.data.val, "test": feeds.data.test}
         sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
@@ -239,8 +239,11 @@ class _Session:
         teacher: Teacher = NoTeacher() if self.teacher is None else FrozenTeacher(self.teacher.tapped)
         if self.settings.compile and self.teacher is not None:
             self.teacher.tapped.compile()
-        teacher_score = self._score_teacher(task, teacher)
         signals = probe_signals(self.student.tapped, teacher, task, self.probe)
+        check_classes(
+            dict(zip(("student", "teacher"), signals, strict=True)), self.feeds.classes, self.feeds.name, self.probe
+        )
+        teacher_score = self._score_teacher(task, teacher)
         build_objectives(self.stages, *signals, self.probe)
         trainable = Trainable(self.student.tapped, self.stages).to(self.device)
         self.say(f"objective   {self.objective}")
@@ -279,10 +282,13 @@ class _Session:
     def _trackers(self) -> list[Callback]:
         from limbeck.engine.trackers import Trackers
 
-        return [Trackers(self.accelerator, self.settings)] if self.settings.trackers else []
+        if not self.settings.trackers:
+            return []
+        folder = self.settings.runs_dir if self.runs is None else self.runs.path
+        return [Trackers(self.accelerator, self.settings, folder)]
 
     def _on_metrics(self, record: dict[str, Any]) -> None:
-        if self.runs is not None and self.accelerator.is_main_process:
+        if self.runs is not None:
             self.runs.append_metrics(record)
 
     def _score_teacher(self, task: VisionTask, teacher: Teacher) -> Score | None:
@@ -336,6 +342,7 @@ class _Session:
             seconds=round(outcome.seconds, 3),
             peak_memory_mb=_peak_memory_mb(self.device),
             device=_device_name(self.device),
+            processes=self.accelerator.num_processes,
             versions=versions(),
             command=command_line(),
             finished=now(),

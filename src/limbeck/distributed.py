@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 
 def world_size() -> int:
@@ -23,19 +24,22 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:
         context.count = len(rows)
+        rows = rows.contiguous()
         gathered = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(gathered, rows.contiguous())
+        dist.all_gather(gathered, rows)
         return torch.cat(gathered)
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
         (gradient,) = gradients
-        gradient = gradient.contiguous()
+        # A copy: autograd may hand the same memory to others, and all_reduce writes in place.
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)
         return gradient[rank() * context.count : (rank() + 1) * context.count]
 
 
-@torch.compiler.disable
+# As torch.compiler.disable, but torch._dynamo (seconds to import) is loaded at the first call, not here.
+@_disable_dynamo
 def _gather(rows: Tensor) -> Tensor:
     gathered: Tensor = _GatherRows.apply(rows)
     return gathered

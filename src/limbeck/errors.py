@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -91,12 +92,26 @@ def check_number(
     setting: str, value: object, *, low: float | None = None, high: float | None = None, open_low: bool = False
 ) -> None:
     """Raise SettingError unless ``value`` is a finite number within [low, high] (or (low, high] with ``open_low``)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
         raise SettingError(f"{setting} must be a finite number, got {value!r}.")
     if low is not None and (value < low or (open_low and value == low)):
         raise SettingError(f"{setting} must be {'greater than' if open_low else 'at least'} {low}, got {value!r}.")
     if high is not None and value > high:
         raise SettingError(f"{setting} must be at most {high}, got {value!r}.")
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is finite as a float; a whole number beyond the range of floats is not."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def check_flag(setting: str, value: object) -> None:
+    """Raise SettingError unless ``value`` is True or False; the text 'no' would otherwise count as yes."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{setting} must be True or False, got {value!r}.")
 
 
 def check_choice(setting: str, value: object, accepted: Iterable[str]) -> None:

@@ -1,17 +1,21 @@
 """Reads expressions such as ``ce + 0.9*kd(temperature=4)`` and ``timm:resnet18(drop_rate=0.1)`` without running code.
 
-Only names, numbers, strings, booleans, lists, dicts, sums, products and calls with keyword arguments exist in this
-language; everything else is an error that points at the place.
+Only names, numbers, strings, booleans, lists, tuples, dicts, sums, products and calls with keyword arguments exist in
+this language; everything else is an error that points at the place.
 """
 
 from __future__ import annotations
 
 import ast
 import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from limbeck.errors import SettingError
+
+_MAX_DEPTH = 100
+_PLAIN = "an argument is a number, a string in quotes, True, False, None, a list or a dict"
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,26 @@ def _parse(text: str, what: str) -> ast.expr:
     if not text.strip():
         raise SettingError(f"the {what} is empty.")
     try:
-        return ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        with warnings.catch_warnings():
+            # Python only warns of '1if x' and of '\d' in a string; here they are mistakes.
+            warnings.simplefilter("error")
+            node = ast.parse(text.strip(), mode="eval").body
+    except (RecursionError, MemoryError):
+        raise SettingError(f"{what} {text!r}: is too deeply nested.") from None
+    except (SyntaxError, ValueError, Warning) as error:
         column = getattr(error, "offset", None) or 1
-        reason = getattr(error, "msg", None) or "too deeply nested"
+        reason = getattr(error, "msg", None) or str(error)
         raise SettingError(f"{what} {text!r}: cannot be read at character {column}: {reason}.") from None
+    if _deeper_than(node, _MAX_DEPTH):
+        raise SettingError(f"{what} {text!r}: is too deeply nested, or has too many terms.")
+    return node
+
+
+def _deeper_than(node: ast.AST, limit: int) -> bool:
+    level = [node]
+    for _ in range(limit):
+        level = [child for parent in level for child in ast.iter_child_nodes(parent)]
+    return bool(level)
 
 
 class _Reader:
@@ -77,8 +96,14 @@ class _Reader:
     def product(self, node: ast.BinOp) -> Sum:
         for scalar, other in ((node.left, node.right), (node.right, node.left)):
             if self.is_number(scalar):
-                weight = float(self.value(scalar))
-                return Sum(tuple((weight * inner, call) for inner, call in self.sum(other).terms))
+                try:
+                    weight = float(self.value(scalar))
+                except OverflowError:
+                    raise self.error(scalar, "numbers must be finite") from None
+                terms = tuple((weight * inner, call) for inner, call in self.sum(other).terms)
+                if not all(math.isfinite(inner) for inner, _ in terms):
+                    raise self.error(node, "numbers must be finite")
+                return Sum(terms)
         raise self.error(node, "a product needs a number on one side")
 
     def call(self, node: ast.expr) -> Call:
@@ -90,6 +115,8 @@ class _Reader:
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise self.error(node, "'**' is not part of this language")
+            if keyword.arg in arguments:
+                raise self.error(node, f"the argument '{keyword.arg}' is given twice")
             arguments[keyword.arg] = self.value(keyword.value)
         for operand in node.args:
             if not isinstance(operand, ast.Name | ast.Call | ast.BinOp):
@@ -107,9 +134,16 @@ class _Reader:
         try:
             value = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            raise self.error(
-                node, "an argument is a number, a string in quotes, True, False, None, a list or a dict"
-            ) from None
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(node, "numbers must be finite")
+            raise self.error(node, _PLAIN) from None
+        self.check_plain(node, value)
         return value
+
+    def check_plain(self, node: ast.expr, value: Any) -> None:
+        if isinstance(value, list | tuple | dict):
+            for item in (*value, *value.values()) if isinstance(value, dict) else value:
+                self.check_plain(node, item)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise self.error(node, "numbers must be finite")
+        elif value is not None and not isinstance(value, bool | int | float | str):
+            # literal_eval also reads bytes, sets, complex numbers and '...'.
+            raise self.error(node, _PLAIN)

@@ -21,7 +21,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        temporary.unlink()
         yield temporary
+        # Some writers (safetensors) make a file that nobody else may read, which is no use to a server.
+        temporary.chmod(mode)
         _flush_to_disk(temporary)
         temporary.replace(target)
         _flush_to_disk(target.parent)

@@ -12,9 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 import yaml
 
 from limbeck.config import RunSettings
+from limbeck.distributed import rank, world_size
 from limbeck.errors import RunFolderError
 from limbeck.files import atomic_path
 
@@ -37,6 +39,8 @@ _NOT_PART_OF_THE_RUN = {
 class RunFolder:
     """The folder of one run. A folder that exists is opened only with ``resume`` and emptied only with ``overwrite``.
 
+    Of several processes the first makes the folder and is the only one that writes; the others learn how it went.
+
     Raises:
         RunFolderError: the folder exists and neither was asked for, or it holds a run with other settings.
     """
@@ -44,6 +48,20 @@ class RunFolder:
     def __init__(self, settings: RunSettings, default_name: str) -> None:
         self.path = settings.runs_dir / (settings.name or default_name)
         self.resumed = False
+        problem: RunFolderError | None = None
+        if rank() == 0:
+            try:
+                self._make(settings)
+            except RunFolderError as error:
+                problem = error
+        if world_size() > 1:
+            told: list[Any] = [(problem, self.resumed)]
+            dist.broadcast_object_list(told)
+            problem, self.resumed = told[0]
+        if problem is not None:
+            raise problem
+
+    def _make(self, settings: RunSettings) -> None:
         if settings.resume and settings.overwrite:
             raise RunFolderError("resume and overwrite exclude each other; give one of them.")
         if self.path.exists() and any(self.path.iterdir() if self.path.is_dir() else [self.path]):
@@ -98,16 +116,20 @@ class RunFolder:
 
     def remove_if_unused(self) -> None:
         """Remove the folder again when nothing but its settings was written, as after an error before the first step."""
-        if not self.resumed and [entry.name for entry in self.path.iterdir()] == [CONFIG]:
+        if rank() == 0 and not self.resumed and [entry.name for entry in self.path.iterdir()] == [CONFIG]:
             shutil.rmtree(self.path)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
+        if rank() != 0:
+            return
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def drop_metrics_after(self, step: int) -> None:
         """Remove the lines of steps that a resumed run does again."""
+        if rank() != 0:
+            return
         records = [record for record in read_metrics(self.path) if record["step"] <= step]
         self.write_text(METRICS, "".join(json.dumps(record) + "\n" for record in records))
 
@@ -150,6 +172,7 @@ class Result:
     seconds: float
     peak_memory_mb: float
     device: str
+    processes: int
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""
@@ -157,6 +180,14 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def run_name(*parts: str | int) -> str:
+    """A folder name such as ``digits-convnet_tiny-icd+kd-seed0``: the parts as plain words, the last being the seed."""
+    *words, seed = parts
+    stems = [str(word).split("@")[0].rstrip("/").rpartition("/")[2] for word in words]
+    plain = ["".join(c if c.isalnum() or c in "+._" else "-" for c in stem.replace(" ", "")).strip("-") for stem in stems]
+    return "-".join([*plain, f"seed{seed}"])
 
 
 def versions() -> dict[str, str]:

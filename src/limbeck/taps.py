@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,7 +86,8 @@ class _RecordInput:
 def _first_tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    for item in value.values() if isinstance(value, Mapping) else value:
+    items = value.values() if isinstance(value, Mapping) else value
+    for item in items if isinstance(items, Iterable) else ():
         if isinstance(item, Tensor):
             return item
     raise TapError("a tapped module handles no tensor; name a module inside or around it.")
@@ -167,9 +168,10 @@ def find_classifier(network: nn.Module, *inputs: Any) -> str:
     ]
     if len(candidates) == 1 and outputs[-1][0] == candidates[0]:
         return candidates[0]
+    named = dict.fromkeys(path for path, output in outputs if output.shape[1 if output.ndim == 4 else -1] == classes)
     raise TapError(
         f"cannot tell which layer of {type(network).__name__} is the classifier: "
-        + (f"candidates are {', '.join(candidates)}." if candidates else f"no layer has {classes} outputs.")
+        + (f"candidates are {', '.join(named)}." if named else f"no layer has {classes} outputs.")
         + " Name it with the setting 'classifier' (its input is the embedding)."
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import io
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
 from limbeck.objectives import WeightedSum, parse_objective
 from limbeck.signals import Batch, Signals
@@ -73,7 +74,7 @@ def _rows(signals: Signals, rows: slice) -> Signals:
     return signals.map(lambda value: value[rows])
 
 
-def loss_of(objective: nn.Module, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
+def loss_of(objective: Callable[..., dict[str, Tensor]], student: Signals, teacher: Signals, batch: Batch) -> Tensor:
     """The sum of the terms."""
     return torch.stack(list(objective(student, teacher, batch).values())).sum()
 
@@ -83,8 +84,9 @@ def check_finite(expression: str) -> None:
     for autocast in (False, True):
         objective, student = built(expression), _learning(_student())
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            loss = loss_of(objective, student, _teacher(), sample_batch())
-        assert loss.shape == (), f"{expression}: the terms must be scalars"
+            terms = objective(student, _teacher(), sample_batch())
+        assert all(term.shape == () for term in terms.values()), f"{expression}: the terms must be scalars"
+        loss = torch.stack(list(terms.values())).sum()
         assert loss.dtype == torch.float32, f"{expression}: the loss is {loss.dtype}, not float32"
         assert loss.isfinite(), f"{expression}: the loss is {loss.item()}"
         loss.backward()
@@ -103,9 +105,10 @@ def check_student_learns(expression: str) -> None:
 
 def check_teacher_fixed(expression: str) -> None:
     """No gradient reaches the teacher, even where its signals ask for one."""
-    objective, teacher = built(expression), _learning(_teacher())
-    loss_of(objective, _learning(_student()), teacher, sample_batch()).backward()
-    assert all(t.grad is None for t in _tensors(teacher)), f"{expression}: the teacher got a gradient"
+    for _, _, part in built(expression).entries():
+        teacher = _learning(_teacher())
+        loss_of(part, _learning(_student()), teacher, sample_batch()).backward()
+        assert all(t.grad is None for t in _tensors(teacher)), f"{part}: the teacher got a gradient"
 
 
 def check_parameters_learn(expression: str) -> None:
@@ -170,7 +173,7 @@ def check_mask(expression: str) -> None:
 
 
 def check_state_dict(expression: str) -> None:
-    """Saved and loaded, copied or pickled, it computes the same."""
+    """Saved and loaded, or copied, it computes the same."""
     objective = built(expression)
     expected = loss_of(objective, _student(), _teacher(), sample_batch())
     buffer = io.BytesIO()
@@ -190,7 +193,8 @@ def check_expression(expression: str) -> None:
     objective = parse_objective(expression)
     text = objective.expression()
     again = parse_objective(text)
-    assert again.expression() == text, f"{expression}: is written as {text}, which reads as {again.expression()}"
+    same = again.expression() == text and again.weights == objective.weights
+    assert same, f"{expression}: is written as {text}, which reads as {again.expression()}"
 
 
 def check_compiles(expression: str) -> None:
@@ -201,8 +205,11 @@ def check_compiles(expression: str) -> None:
     compiled_student = _learning(_student())
     torch.compiler.reset()
     compiled = torch.compile(objective, backend="aot_eager", fullgraph=True)
-    loss = torch.stack(list(compiled(compiled_student, _teacher(), sample_batch()).values())).sum()
-    loss.backward()
+    try:
+        loss = loss_of(compiled, compiled_student, _teacher(), sample_batch())
+        loss.backward()
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise AssertionError(f"{expression}: torch.compile cannot take it whole: {error}") from error
     assert torch.allclose(loss, plain, rtol=1e-5, atol=1e-7), (
         f"{expression}: compiled it is {loss}, plain it is {plain}"
     )
@@ -248,10 +255,19 @@ def check_two_processes(expressions: Sequence[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    spawn(_one_of_two, args=(compared, port), nprocs=2)
+    # The classes go along so that the new processes import the files that register them.
+    classes = list({type(part) for expression in compared for _, _, part in parse_objective(expression).entries()})
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    if method == "forkserver":
+        # The server imports once, for this call and those after it.
+        multiprocessing.set_forkserver_preload([__name__, "torch._dynamo"])
+    try:
+        start_processes(_one_of_two, args=(compared, port, classes), nprocs=2, start_method=method)
+    except ProcessRaisedException as error:
+        raise AssertionError(str(error)) from None
 
 
-def _one_of_two(rank: int, expressions: list[str], port: int) -> None:
+def _one_of_two(rank: int, expressions: list[str], port: int, classes: list[type]) -> None:
     torch.set_num_threads(1)
     references = [_whole_batch(expression) for expression in expressions]
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))

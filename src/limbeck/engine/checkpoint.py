@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,19 @@ _VERSION = 1
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dicts. The old file stays in place until the new one is complete on disk."""
     with atomic_path(path) as temporary:
-        torch.save({"version": _VERSION, **state}, temporary)
+        try:
+            torch.save({"version": _VERSION, **state}, temporary)
+        except RuntimeError as error:
+            raise _write_error(error, path) from error
+
+
+def _write_error(error: RuntimeError, path: Path) -> Exception:
+    # torch's writer says only that its position is not what it should be; a disk that is full is the usual reason.
+    if not any(sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "iostream")):
+        return error
+    full = shutil.disk_usage(path.parent).free < 2**20
+    number = errno.ENOSPC if full else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from limbeck.distributed import world_size
 from limbeck.errors import NonFiniteError
 
 _NEVER = torch.iinfo(torch.int64).max
@@ -51,13 +53,20 @@ class Meter:
             raise NonFiniteError(f"the term '{self.names[which]}' became NaN or infinite at step {step}.")
 
     def fetch(self) -> dict[str, float]:
-        """Wait for the device, return the means since the last fetch and start anew. Empty before any step."""
+        """Wait for the device, return the means since the last fetch, over all processes, and start anew.
+
+        Empty before any step. Every process must call it at the same step.
+        """
         if not self.steps:
             return {}
+        sums = torch.cat([self.sums, self.correct[None]])
+        if world_size() > 1:
+            dist.all_reduce(sums)
+            dist.all_reduce(self.first_bad, op=dist.ReduceOp.MIN)
         self.check()
-        means = (self.sums / self.steps).tolist()
+        *means, correct = (sums / (self.steps * world_size())).tolist()
         metrics = {"loss": sum(means), **dict(zip(self.names, means, strict=True))}
-        metrics["train_accuracy"] = float(self.correct) / max(1, self.seen)
+        metrics["train_accuracy"] = correct * self.steps / max(1, self.seen)
         self._reset()
         return metrics
 

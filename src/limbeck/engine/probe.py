@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,6 +21,19 @@ def probe_signals(student: Tapped, teacher: Teacher, task: VisionTask, batch: Ba
     student_input, teacher_input = task.inputs(batch)
     with evaluating(student), torch.no_grad():
         return student(student_input), teacher.signals(teacher_input, batch)
+
+
+def check_classes(signals: Mapping[str, Signals], classes: Sequence[str] | None, data: str, batch: Batch) -> None:
+    """Raise SignalError unless each network has a logit for every class of the data (for every label seen, if unnamed)."""
+    needed = len(classes) if classes is not None else int(batch.labels.max()) + 1
+    for who, found in signals.items():
+        if found.logits is None:
+            continue
+        ours = found.logits.shape[-1]
+        if ours < needed or (classes is not None and ours != needed):
+            raise SignalError(
+                f"the {who} tells {ours} classes apart, and {data} has {needed if classes is not None else f'labels up to {needed - 1}'}."
+            )
 
 
 def build_objectives(stages: list[Stage], student: Signals, teacher: Signals, batch: Batch) -> None:

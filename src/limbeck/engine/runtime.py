@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from limbeck.errors import SettingError, check_choice
 _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def make_accelerator(settings: RunSettings, folder: Path | None = None) -> Accelerator:
+def make_accelerator(settings: RunSettings) -> Accelerator:
     """An Accelerator for these settings; what ``accelerate launch`` set up (processes, FSDP2, DeepSpeed) is kept.
 
     Raises:
@@ -36,8 +35,6 @@ def make_accelerator(settings: RunSettings, folder: Path | None = None) -> Accel
     accelerator = Accelerator(
         mixed_precision=_PRECISION[settings.precision],
         cpu=settings.device == "cpu",
-        log_with=list(settings.trackers) or None,
-        project_dir=folder,
         kwargs_handlers=[DistributedDataParallelKwargs()],
     )
     if settings.precision == "fp16" and accelerator.device.type == "cpu":

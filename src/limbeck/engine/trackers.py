@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
+from accelerate.tracking import filter_trackers
 
 from limbeck.config import RunSettings
 from limbeck.engine.callbacks import Callback
@@ -23,11 +25,14 @@ class Trackers(Callback):
         MissingExtraError: a tracker's package is not installed.
     """
 
-    def __init__(self, accelerator: Accelerator, settings: RunSettings) -> None:
+    def __init__(self, accelerator: Accelerator, settings: RunSettings, folder: Path) -> None:
         for tracker in settings.trackers:
             if importlib.util.find_spec(tracker) is None:
                 raise MissingExtraError(tracker, "track", f"the tracker '{tracker}'")
         self.accelerator = accelerator
+        accelerator.project_configuration.set_directories(str(folder))
+        # Set here and not when the Accelerator is made: the run's folder is only known, and only made, after that.
+        accelerator.log_with = filter_trackers(list(settings.trackers), str(folder))
         self.values = settings.model_dump(mode="json")
 
     def on_start(self, loop: Loop) -> None:

@@ -24,7 +24,8 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*arguments: P.args, **keywords: P.kwargs) -> R:
         raised: Any = [_raise(value) for value in arguments]
         raised_keywords: Any = {name: _raise(value) for name, value in keywords.items()}
-        device = next((value.device.type for value in arguments if isinstance(value, Tensor)), "cpu")
+        values = (*arguments, *keywords.values())
+        device = next((value.device.type for value in values if isinstance(value, Tensor)), "cpu")
         with torch.autocast(device_type=device, enabled=False):
             return function(*raised, **raised_keywords)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from limbeck.errors import SettingError, SignalError
+from limbeck.errors import SettingError, SignalError, is_finite
 from limbeck.objectives.registry import register
 from limbeck.signals import Batch, Signals
 
@@ -123,7 +122,15 @@ class Objective(nn.Module):
     def __add__(self, other: Objective) -> WeightedSum:
         return WeightedSum([*_weighted(self), *_weighted(other)])
 
+    def __radd__(self, other: object) -> WeightedSum:
+        # sum([CE(), KD()]) starts from the number 0.
+        if isinstance(other, int) and other == 0:
+            return WeightedSum(_weighted(self))
+        return NotImplemented
+
     def __mul__(self, weight: float) -> WeightedSum:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not is_finite(weight):
+            raise SettingError(f"the weight of {self} must be a finite number, got {weight!r}.")
         return WeightedSum([(weight * inner, part) for inner, part in _weighted(self)])
 
     __rmul__ = __mul__
@@ -148,16 +155,17 @@ def _weighted(objective: Objective) -> list[tuple[float, Objective]]:
 
 
 class WeightedSum(Objective):
-    """Σ_k w_k · objective_k. Its terms are the weighted terms of its parts, so that they sum to the loss."""
+    """Σ_k w_k · objective_k. Its terms are the weighted terms of its parts, so that they sum to the loss.
+
+    Parts of weight zero are left out. A sum without any part can be added to, and is an error where it is used.
+    """
 
     def __init__(self, parts: list[tuple[float, Objective]]) -> None:
         super().__init__()
         for weight, part in parts:
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not is_finite(weight):
                 raise SettingError(f"the weight of {part} must be a finite number, got {weight!r}.")
         parts = [(float(weight), part) for weight, part in parts if weight != 0]
-        if not parts:
-            raise SettingError("every weight of the objective is zero, so there is nothing to train on.")
         self.weights = tuple(weight for weight, _ in parts)
         self.parts = nn.ModuleList(part for _, part in parts)
         self.keys = _unique([part.name for _, part in parts])
@@ -174,11 +182,18 @@ class WeightedSum(Objective):
         parts = [part for part in self.parts if isinstance(part, Objective)]
         return list(zip(self.keys, self.weights, parts, strict=True))
 
+    def check_not_empty(self) -> None:
+        """Raise SettingError when no part is left."""
+        if not self.weights:
+            raise SettingError("every weight of the objective is zero, so there is nothing to train on.")
+
     def build(self, student: Signals, teacher: Signals) -> None:
+        self.check_not_empty()
         for _, _, part in self.entries():
             part.build(student, teacher)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+        self.check_not_empty()
         terms = {}
         for key, weight, part in self.entries():
             for term, value in part(student, teacher, batch).items():
@@ -198,9 +213,14 @@ class WeightedSum(Objective):
 
     def expression(self) -> str:
         return " + ".join(
-            part.expression() if weight == 1 else f"{weight:g}*{part.expression()}"
+            part.expression() if weight == 1 else f"{_shortest(weight)}*{part.expression()}"
             for _, weight, part in self.entries()
         )
+
+
+def _shortest(weight: float) -> str:
+    short = f"{weight:g}"
+    return short if float(short) == weight else repr(weight)
 
 
 def _join(part: str, term: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from limbeck import losses
 from limbeck.distributed import gather_rows
-from limbeck.errors import SettingError, check_choice, check_number
+from limbeck.errors import SettingError, check_choice, check_flag, check_number
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
 
@@ -57,6 +57,8 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
     presets = {
         "icd": "ce + icd()",
         "icd+kd": "ce + icd() + kd(temperature=4)",
+        "dcd": "ce + icd()",
+        "dcd+kd": "ce + icd() + kd(temperature=4)",
         "icd_paper": "ce + icd(variant='paper')",
         "icd_paper+kd": "ce + icd(variant='paper') + kd(temperature=4)",
     }
@@ -76,6 +78,9 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         check_number("alpha", alpha, low=0.0)
         check_number("max_scale", max_scale, low=1.0)
         check_choice("variant", variant, ("mended", "paper"))
+        check_flag("detach_target", detach_target)
+        check_flag("symmetric", symmetric)
+        check_flag("exclude_same_class", exclude_same_class)
         if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
             raise SettingError(f"dim must be a whole number of at least 1, got {dim!r}.")
         self.alpha, self.dim, self.max_scale, self.variant = alpha, dim, max_scale, variant

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
+import keyword
 import pkgutil
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -24,16 +26,24 @@ _aliases: dict[str, str] = {}
 def register(cls: type[Objective], name: str, aliases: Iterable[str] = ()) -> None:
     """Make ``cls`` known under ``name``. A name that another class holds already is an error."""
     for key in (name, *aliases):
-        if not key.isidentifier():
+        if not key.isidentifier() or keyword.iskeyword(key):
             raise SettingError(
                 f"the objective name {key!r} cannot be written in an expression; use letters, digits and _."
             )
         holder = _classes.get(_aliases.get(key, key))
-        # The same class met twice is a reload of its module (a notebook cell run again), not a clash.
-        if holder is not None and (holder.__module__, holder.__qualname__) != (cls.__module__, cls.__qualname__):
+        if holder is not None and not _same(holder, cls):
             raise SettingError(f"the objective name '{key}' of {cls.__qualname__} is taken by {holder.__qualname__}.")
+    for preset in vars(cls).get("presets", {}):
+        for other in _classes.values():
+            if _squeeze(preset) in map(_squeeze, other.presets) and not _same(other, cls):
+                raise SettingError(f"the preset '{preset}' of {cls.__qualname__} is taken by {other.__qualname__}.")
     _classes[name] = cls
     _aliases.update(dict.fromkeys(aliases, name))
+
+
+def _same(one: type, other: type) -> bool:
+    # The same class met twice is a reload of its module (a notebook cell run again), not a clash.
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 @cache
@@ -97,12 +107,14 @@ def _squeeze(text: str) -> str:
 def _make_sum(tree: Sum) -> WeightedSum:
     from limbeck.objectives.base import WeightedSum
 
-    return WeightedSum([(weight, _make(call)) for weight, call in tree.terms])
+    total = WeightedSum([(weight, _make(call)) for weight, call in tree.terms])
+    total.check_not_empty()
+    return total
 
 
 def _make(call: Call) -> Objective:
     cls = objective_class(call.name)
-    _check_arguments(call.name, call.arguments, [*cls.defaults()])
+    _check_arguments(call.name, call.arguments, cls.defaults())
     if call.operands:
         raise SettingError(f"{call.name} takes no objective inside its parentheses, only arguments by name.")
     try:
@@ -111,7 +123,10 @@ def _make(call: Call) -> Objective:
         raise SettingError(f"{call.name}: {error}") from None
 
 
-def _check_arguments(name: str, given: Mapping[str, Any], accepted: list[str]) -> None:
+def _check_arguments(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     for argument in given:
-        if argument not in accepted:
-            raise SettingError(unknown_name(f"argument of {name}", argument, accepted))
+        if argument not in defaults:
+            raise SettingError(unknown_name(f"argument of {name}", argument, defaults))
+    for argument, default in defaults.items():
+        if default is inspect.Parameter.empty and argument not in given:
+            raise SettingError(f"{name} needs the argument '{argument}', as in {name}({argument}=…).")

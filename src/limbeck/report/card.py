@@ -42,5 +42,8 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         figures.append(("teacher's test accuracy", share(result.teacher_test["accuracy"])))
     if result.test and "agreement" in result.test:
         figures.append(("agreement with the teacher", share(result.test["agreement"])))
-    figures += [("validation accuracy, last", share(result.validation_last)), ("validation accuracy, best", share(result.validation_best))]
+    figures += [
+        ("validation accuracy, last", share(result.validation_last)),
+        ("validation accuracy, best", share(result.validation_best)),
+    ]
     return [*figures, ("weights kept", f"{result.select} epoch"), ("training time", f"{result.seconds:.1f} s")]

@@ -1,0 +1,196 @@
+"""``limbeck explain``: what an objective computes, what it takes, and where it is from."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from limbeck.cli.formula import readable
+from limbeck.cli.output import Output
+from limbeck.cli.settings import ExplainSettings
+from limbeck.errors import SettingError, unknown_name
+
+if TYPE_CHECKING:
+    from limbeck.objectives import Objective
+
+Facts = dict[str, Any]
+
+
+def explain(settings: ExplainSettings, output: Output) -> None:
+    """Explain the objective, preset or expression that is named."""
+    from limbeck.objectives.registry import aliases, objectives, presets
+    from limbeck.plugins import load_plugins
+
+    if not settings.name:
+        raise SettingError(
+            "name an objective or a preset, as in 'limbeck explain icd'; 'limbeck list objectives' names them."
+        )
+    load_plugins(settings.plugins)
+    name = aliases().get(settings.name, settings.name)
+    if name in objectives():
+        facts = _facts(name, objectives()[name])
+        output.result(facts, lambda: _page(facts))
+        return
+    if name not in presets() and re.fullmatch(r"\w+", name):
+        known = [*objectives(), *aliases(), *presets()]
+        raise SettingError(unknown_name("objective or preset", name, dict.fromkeys(known)))
+    facts = _expression_facts(name)
+    output.result(facts, lambda: _expression_page(facts))
+
+
+# -- what is known -----------------------------------------------------------------------------------------------------
+
+
+def _facts(name: str, cls: type[Objective]) -> Facts:
+    from limbeck.objectives.registry import aliases, presets
+
+    sections = _sections(cls.__doc__ or "")
+    said = _arguments(sections.pop("Args", ""))
+    defaults = cls.defaults()
+    return {
+        "name": name,
+        "aliases": [alias for alias, target in aliases().items() if target == name],
+        "summary": sections.pop("", ""),
+        "formula": cls.formula,
+        "formula_text": readable(cls.formula) if cls.formula else [],
+        "arguments": {
+            key: {"default": None if value is inspect.Parameter.empty else value, "what": said.get(key, "")}
+            | ({"required": True} if value is inspect.Parameter.empty else {})
+            for key, value in defaults.items()
+        },
+        "needs": sorted(cls.needs),
+        "needs_teacher": cls.needs_teacher,
+        "batch_coupled": cls.batch_coupled,
+        "presets": {key: text for key, text in presets().items() if re.search(rf"\b{re.escape(name)}\b", text)},
+        "paper": None if cls.paper is None else _paper(cls.paper),
+        "sections": sections,
+    }
+
+
+def _paper(paper: Any) -> Facts:
+    return {"title": paper.title, "year": paper.year, "venue": paper.venue, "link": paper.link}
+
+
+def _sections(docstring: str) -> dict[str, str]:
+    """The parts of a docstring by their headings; what comes before the first has the heading ''."""
+    found: dict[str, list[str]] = {"": []}
+    heading = ""
+    for line in inspect.cleandoc(docstring).splitlines():
+        title = re.fullmatch(r"([A-Z][\w ]*):", line)
+        if title:
+            heading = title[1]
+            found[heading] = []
+        else:
+            found[heading].append(line)
+    return {title: inspect.cleandoc("\n" + "\n".join(lines)).strip() for title, lines in found.items()}
+
+
+def _arguments(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        begins = re.match(r"(\w+(?:, \w+)*): (.*)", line)
+        if begins:
+            name = begins[1]
+            found[name] = begins[2]
+        elif name:
+            found[name] += " " + line.strip()
+    return {each: what for names, what in found.items() for each in names.split(", ")}
+
+
+def _expression_facts(text: str) -> Facts:
+    from limbeck.objectives.registry import parse_objective, presets
+
+    whole = parse_objective(text)
+    parts = list(zip(whole.weights, whole.parts, strict=True))
+    return {
+        "name": text,
+        "expression": presets().get(text, text),
+        "needs": sorted(whole.needs),
+        "batch_coupled": whole.batch_coupled,
+        "parts": [
+            {"weight": weight, "expression": str(part), "what": _sections(part.__doc__ or "")[""].partition("\n")[0]}
+            for weight, part in parts
+        ],
+    }
+
+
+# -- how it is shown ---------------------------------------------------------------------------------------------------
+
+
+def _page(facts: Facts) -> Group:
+    title = Text(facts["name"], style="bold")
+    if facts["aliases"]:
+        title.append(f"  also {', '.join(facts['aliases'])}", style="dim")
+    blocks: list[RenderableType] = [title, "", _prose(facts["summary"])]
+    if facts["formula_text"]:
+        blocks += _block("Formula", Text("\n".join(facts["formula_text"])))
+    if facts["arguments"]:
+        blocks += _block("Arguments", _argument_table(facts["arguments"]))
+    needs = ", ".join(facts["needs"]) + ("" if facts["needs_teacher"] else "; no teacher")
+    blocks += _block("Needs", Text(needs or "nothing"))
+    if facts["batch_coupled"]:
+        coupled = "The loss of a sample depends on the others in its batch, so a batch is not split (no accumulation)."
+        blocks += _block("Batch", Text(coupled))
+    for heading, text in facts["sections"].items():
+        blocks += _block(heading, _prose(text))
+    if facts["presets"]:
+        blocks += _block("Presets", _pairs(facts["presets"]))
+    if facts["paper"]:
+        blocks += _block("Paper", _citation(facts["paper"]))
+    return Group(*blocks)
+
+
+def _expression_page(facts: Facts) -> Group:
+    blocks: list[RenderableType] = [Text(facts["name"], style="bold")]
+    if facts["expression"] != facts["name"]:
+        blocks += ["", Text(f"stands for  {facts['expression']}")]
+    rows = {f"{part['weight']:g} · {part['expression']}": part["what"] for part in facts["parts"]}
+    blocks += _block("Parts", _pairs(rows))
+    blocks += _block("Needs", Text(", ".join(facts["needs"])))
+    names = sorted({part["expression"].partition("(")[0] for part in facts["parts"]})
+    blocks += ["", Text(f"More: {'; '.join(f'limbeck explain {name}' for name in names)}", style="dim")]
+    return Group(*blocks)
+
+
+def _block(heading: str, content: RenderableType) -> list[RenderableType]:
+    return ["", Text(heading, style="bold"), Padding(content, (0, 0, 0, 2), expand=False)]
+
+
+def _prose(text: str) -> Text:
+    """Paragraphs that fill the width, without the marks of docstrings."""
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
+    return Text("\n\n".join(paragraphs).replace("``", "").replace("*", ""))
+
+
+def _argument_table(arguments: dict[str, Facts]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, facts in arguments.items():
+        given = "(must be given)" if facts.get("required") else f"= {facts['default']!r}"
+        table.add_row(f"{name} {given}", Text(facts["what"].replace("``", "").replace("*", "")))
+    return table
+
+
+def _pairs(rows: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        table.add_row(Text(name), Text(text))
+    return table
+
+
+def _citation(paper: Facts) -> Text:
+    venue = f", {paper['venue']}" if paper["venue"] else ""
+    text = Text(f"{paper['title']}{venue}, {paper['year']}")
+    if paper["link"]:
+        text.append(f"\n{paper['link']}", style=f"link {paper['link']}")
+    return text

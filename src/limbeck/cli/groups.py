@@ -1,0 +1,72 @@
+"""Under which heading of a verb's help a setting stands. A setting that is not named here stands under 'options'."""
+
+from __future__ import annotations
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "main": (
+        "config",
+        "model",
+        "data",
+        "teacher",
+        "student",
+        "objective",
+        "epochs",
+        "batch_size",
+        "split",
+        "name",
+    ),
+    "data": (
+        "data_dir",
+        "val_fraction",
+        "train_limit",
+        "test_limit",
+        "image_size",
+        "augment",
+        "download",
+        "skip_unreadable",
+        "workers",
+    ),
+    "distillation": ("taps", "teacher_classifier", "student_classifier", "teacher_size", "allow_weak_teacher"),
+    "training": (
+        "label_smoothing",
+        "optimizer",
+        "lr",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "decay_norm_and_bias",
+        "schedule",
+        "milestones",
+        "gamma",
+        "warmup_epochs",
+        "clip_norm",
+        "accumulation",
+        "ema",
+        "seed",
+        "select",
+    ),
+    "device": ("device", "precision", "compile", "channels_last", "gradient_checkpointing"),
+    "run": (
+        "runs_dir",
+        "resume",
+        "overwrite",
+        "checkpoint_epochs",
+        "checkpoint_steps",
+        "validate_epochs",
+        "log_steps",
+        "trackers",
+        "plugins",
+    ),
+    "output": ("as_json", "quiet", "verbose"),
+}
+_ORDER = {name: place for place, name in enumerate(name for names in GROUPS.values() for name in names)}
+
+
+def heading(setting: str) -> str | None:
+    """The heading of a setting, or None."""
+    return next((title for title, names in GROUPS.items() if setting in names), None)
+
+
+def rank(setting: str) -> int:
+    """The place of a setting in help; those without a heading come first, in the order of their type."""
+    return _ORDER.get(setting, -1)

@@ -1,0 +1,196 @@
+"""``limbeck inspect``: a network's modules with the paths that taps name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from limbeck.cli.output import Output
+from limbeck.cli.settings import InspectSettings
+from limbeck.errors import SettingError, TapError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# For a network whose file and command line do not say: as in most tables of papers.
+_USUAL_CLASSES, _USUAL_CHANNELS, _ZOO_SIZE, _OTHER_SIZE = 100, 3, 32, 224
+
+
+@dataclass(frozen=True)
+class Module:
+    """A line of the drawing. shape: of its output for two images; None when it did not run or gives no tensor."""
+
+    path: str
+    depth: int
+    type: str
+    shape: list[int] | None
+    parameters: int
+
+
+@dataclass(frozen=True)
+class _Input:
+    classes: int | None
+    channels: int
+    size: tuple[int, int] | None
+
+
+def inspect(settings: InspectSettings, output: Output) -> None:
+    """Draw the network that is named."""
+    from limbeck.models import create_model
+    from limbeck.networks import resolve
+    from limbeck.plugins import load_plugins
+
+    if not settings.model:
+        raise SettingError("name a network, as in 'limbeck inspect resnet8x4'; 'limbeck list models' names them.")
+    load_plugins(settings.plugins)
+    spec = resolve(settings.model)
+    about = _input(settings, spec)
+    created = create_model(
+        spec, num_classes=about.classes, in_channels=about.channels, image_size=max(about.size) if about.size else None
+    )
+    size = about.size or (created.input.size if created.input else None) or _usual_size(spec)
+    network = created.network.eval()
+    modules, classifier, embedding = _walk(network, (2, about.channels, *size))
+    value = {
+        "model": created.name,
+        "input": [2, about.channels, *size],
+        "parameters": modules[0].parameters,
+        "classifier": classifier,
+        "embedding": embedding,
+        "modules": [asdict(module) for module in modules],
+    }
+    output.result(value, lambda: _drawing(value, modules, settings.depth))
+
+
+def _input(settings: InspectSettings, spec: str) -> _Input:
+    """Classes and images: of the command line, else of the data set, else of the weights file, else the usual ones."""
+    from limbeck.config import DataSettings
+    from limbeck.feeds import read_data
+    from limbeck.networks import read_card
+
+    classes: int | None
+    size: tuple[int, int] | None
+    if settings.data:
+        data = read_data(DataSettings(data=settings.data, data_dir=settings.data_dir, image_size=settings.image_size))
+        classes, channels, size = len(data.classes), data.in_channels, data.image_size
+    else:
+        card = read_card(spec.partition("@")[2])
+        classes = len(card["classes"]) if card.get("classes") else None
+        channels = card.get("in_channels") or _USUAL_CHANNELS
+        size = tuple(card["image_size"]) if card.get("image_size") else None
+    if settings.image_size:
+        size = (settings.image_size, settings.image_size)
+    if classes is None and _is_zoo(spec):
+        classes = _USUAL_CLASSES
+    return _Input(settings.classes or classes, settings.channels or channels, size)
+
+
+def _is_zoo(spec: str) -> bool:
+    from limbeck.models.spec import parse_spec
+
+    return parse_spec(spec).source == "zoo"
+
+
+def _usual_size(spec: str) -> tuple[int, int]:
+    side = _ZOO_SIZE if _is_zoo(spec) else _OTHER_SIZE
+    return side, side
+
+
+def _walk(network: nn.Module, shape: tuple[int, ...]) -> tuple[list[Module], str | None, list[int] | None]:
+    """Every module with its output's shape; the classifier's path and the shape of its input."""
+    import torch
+
+    from limbeck.taps import find_classifier
+
+    images = torch.zeros(shape)
+    try:
+        shapes, inputs = _shapes(network, images)
+    except Exception as error:  # a network may refuse the size in any way
+        raise SettingError(
+            f"the network cannot take images of shape {shape[1:]}: {error}. Give --image-size, --channels or --data."
+        ) from error
+    try:
+        classifier = find_classifier(network, images)
+    except TapError:
+        classifier = None
+    modules = [
+        Module(path, path.count(".") + 1 if path else 0, type(module).__name__, shapes.get(path), _count(module))
+        for path, module in network.named_modules()
+    ]
+    return modules, classifier, inputs.get(classifier) if classifier else None
+
+
+def _shapes(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    import torch
+
+    outputs: dict[str, list[int]] = {}
+    inputs: dict[str, list[int]] = {}
+
+    def note(path: str) -> Any:
+        def hook(module: nn.Module, given: Any, made: Any) -> None:
+            for found, value in ((inputs, given), (outputs, made)):
+                tensor = _first_tensor(value)
+                if tensor is not None:
+                    found[path] = list(tensor.shape)
+
+        return hook
+
+    handles = [module.register_forward_hook(note(path)) for path, module in network.named_modules()]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs, inputs
+
+
+def _first_tensor(value: Any) -> torch.Tensor | None:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    items = value.values() if hasattr(value, "values") else value if isinstance(value, tuple | list) else ()
+    return next((item for item in items if isinstance(item, torch.Tensor)), None)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _drawing(value: dict[str, Any], modules: list[Module], depth: int) -> Group:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("path (for taps)", overflow="fold")
+    table.add_column("type", overflow="fold")
+    table.add_column("output", overflow="fold")
+    table.add_column("parameters", justify="right")
+    shown = [module for module in modules if 0 < module.depth <= depth or module.path == value["classifier"]]
+    for module in shown:
+        is_classifier = module.path == value["classifier"]
+        before, dot, name = module.path.rpartition(".")
+        path = Text.assemble("  " * (module.depth - 1), (before + dot, "dim"), (name, "bold"))
+        if is_classifier:
+            path.append("  ← its input is the embedding", style="green")
+        shape = "×".join(map(str, module.shape)) if module.shape else "–"
+        table.add_row(path, module.type, shape, f"{module.parameters:,}")
+    return Group(_heading(value), table, *_remarks(value, len(modules) - 1 - len(shown), depth))
+
+
+def _heading(value: dict[str, Any]) -> Text:
+    given = "×".join(map(str, value["input"]))
+    return Text.assemble((value["model"], "bold"), f": {value['parameters']:,} parameters; input {given}")
+
+
+def _remarks(value: dict[str, Any], hidden: int, depth: int) -> list[RenderableType]:
+    lines = []
+    if value["classifier"] is None:
+        lines.append("No layer is clearly the classifier; name it with --student-classifier or --teacher-classifier.")
+    if hidden:
+        lines.append(f"{hidden} modules lie deeper; --depth {depth + 1} shows more.")
+    return [Text(line, style="dim") for line in lines]

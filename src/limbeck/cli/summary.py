@@ -1,0 +1,65 @@
+"""The table at the end of a run: the student, its teacher, and what share of the teacher was kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from limbeck.runs import Result
+
+
+def share(value: float | None) -> str:
+    """An accuracy as text."""
+    return "" if value is None else f"{value:.2%}"
+
+
+def figures(result: Result) -> Table:
+    """The figures of a finished run."""
+    taught = result.teacher is not None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    # Teacher and student may have the same name.
+    names = [f"student\n{result.student}", f"teacher\n{result.teacher}", "kept"] if taught else [result.student]
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    test, teacher_test = result.test or {}, result.teacher_test or {}
+    rows: list[tuple[str, float | None, float | None]] = [
+        ("validation accuracy, last", result.validation_last, None),
+        (f"validation accuracy, best{_at(result)}", result.validation_best, result.teacher_validation),
+        ("test accuracy", test.get("accuracy"), teacher_test.get("accuracy")),
+        ("test agreement with the teacher", test.get("agreement"), None),
+    ]
+    for name, student, teacher in rows:
+        if student is not None:
+            kept = f"{student / teacher:.1%}" if teacher else ""
+            table.add_row(name, share(student), *((share(teacher), kept) if taught else ()))
+    table.add_row("parameters", f"{result.student_parameters:,}", *(_parameters(result) if taught else ()))
+    return table
+
+
+def _at(result: Result) -> str:
+    return "" if result.best_epoch is None else f" (epoch {result.best_epoch})"
+
+
+def _parameters(result: Result) -> tuple[str, str]:
+    if not result.teacher_parameters:
+        return "", ""
+    return f"{result.teacher_parameters:,}", f"{result.student_parameters / result.teacher_parameters:.1%}"
+
+
+def footer(result: Result, folder: Path | None) -> Text:
+    """How long it took and where it is."""
+    where = f"; everything is in {folder}" if folder is not None else ""
+    return Text(f"{duration(result.seconds)} of training, weights of the {result.select} epoch{where}", style="dim")
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 8.1 s, 3:20 min, 2:05:00 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"

@@ -1,0 +1,323 @@
+"""One table of methods for the terminal, Markdown and the HTML page: means over seeds, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from limbeck.report.names import MethodKey, labels_of
+from limbeck.runs import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTE = (
+    "± is the sample standard deviation (n-1) over seeds; – where there is one seed. Differences are paired: the same seeds "
+    "of both methods, in percentage points of the test accuracy (validation where there is no test)."
+)
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean of ``count`` numbers and their sample standard deviation (n-1), which one number does not have."""
+
+    mean: float
+    std: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Stat | None:
+        """Of the values that are there; None when none is."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        mean = math.fsum(known) / len(known)
+        spread = math.fsum((value - mean) ** 2 for value in known)
+        return cls(mean, math.sqrt(spread / (len(known) - 1)) if len(known) > 1 else None, len(known))
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method on one data set: its figures over seeds. Accuracies, agreement and ``kept`` are shares, not percent.
+
+    label: preset or expression, "student alone" or "teacher …". kept: test accuracy over the teacher's, run by run.
+    difference: to the row that has ``baseline``, over the seeds both have, when there are at least two.
+    parameters_ratio: the teacher's parameters over the student's. variant: settings that set it apart from a namesake.
+    """
+
+    label: str
+    objective: str
+    data: str
+    student: str
+    teacher: str | None
+    variant: str
+    epochs: int | None
+    seeds: tuple[int, ...]
+    parameters: int
+    parameters_ratio: float | None
+    validation_best: Stat | None
+    validation_last: Stat | None
+    test: Stat | None
+    agreement: Stat | None
+    kept: Stat | None
+    seconds: Stat | None
+    difference: Stat | None = None
+    baseline: bool = False
+    is_teacher: bool = False
+
+    @property
+    def key(self) -> MethodKey:
+        """What makes it a method of its own."""
+        return self.data, self.student, self.teacher, self.objective, self.epochs, self.variant
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title, what it says in a cell, and the number it is sorted by (None for text)."""
+
+    title: str
+    help: str
+    text: Callable[[MethodRow], str]
+    value: Callable[[MethodRow], float | None] | None = None
+
+
+def summarise(results: Sequence[Result], variants: Sequence[str] = ()) -> list[MethodRow]:
+    """A row a method, over its seeds, grouped by data and student: teachers, then baselines, then by mean accuracy.
+
+    The baseline of a student is the student alone, else the first method in ``results``.
+
+    Args:
+        results: of finished runs, in any order.
+        variants: a text for each result that tells apart runs whose objective, networks, data and epochs are the same.
+    """
+    groups: dict[MethodKey, list[Result]] = {}
+    for number, result in enumerate(results):
+        groups.setdefault(method_key(result, variants[number] if variants else ""), []).append(result)
+    labels = labels_of(groups)
+    rows: list[MethodRow] = []
+    for contest in dict.fromkeys((key[0], key[1]) for key in groups):
+        members = {key: group for key, group in groups.items() if key[:2] == contest}
+        rows += _contest(members, labels)
+    return _teachers(results) + rows
+
+
+def method_key(result: Result, variant: str = "") -> MethodKey:
+    """Runs with the same key are one method; it is the ``key`` of that method's row."""
+    return result.data, result.student, result.teacher, result.objective, result.epochs, variant
+
+
+def _contest(groups: Mapping[MethodKey, list[Result]], labels: Mapping[MethodKey, str]) -> list[MethodRow]:
+    alone = [key for key in groups if key[2] is None and key[3] == "ce()"]
+    baseline = [*alone, *groups][0]
+    rows = [_row(labels[key], key, group, groups[baseline], key == baseline) for key, group in groups.items()]
+    if len(rows) == 1:  # nothing to compare it with
+        rows = [replace(rows[0], baseline=False)]
+    return sorted(rows, key=lambda row: (not row.baseline, -_figure(row)))
+
+
+def _figure(row: MethodRow) -> float:
+    stat = row.test or row.validation_best
+    return -1.0 if stat is None else stat.mean
+
+
+def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result], is_baseline: bool) -> MethodRow:
+    first = group[0]
+    teacher_size = first.teacher_parameters
+    return MethodRow(
+        label=label,
+        objective=first.objective,
+        data=first.data,
+        student=first.student,
+        teacher=first.teacher,
+        variant=key[-1],
+        epochs=first.epochs,
+        seeds=tuple(sorted(result.seed for result in group)),
+        parameters=first.student_parameters,
+        parameters_ratio=teacher_size / first.student_parameters if teacher_size else None,
+        validation_best=Stat.of(result.validation_best for result in group),
+        validation_last=Stat.of(result.validation_last for result in group),
+        test=Stat.of(_test(result, "accuracy") for result in group),
+        agreement=Stat.of(_test(result, "agreement") for result in group),
+        kept=Stat.of(kept(result) for result in group),
+        seconds=Stat.of(result.seconds for result in group),
+        difference=None if is_baseline else _paired(group, baseline),
+        baseline=is_baseline,
+    )
+
+
+def _test(result: Result, name: str) -> float | None:
+    return None if result.test is None else result.test.get(name)
+
+
+def kept(result: Result) -> float | None:
+    """The student's test accuracy as a share of its teacher's."""
+    own = _test(result, "accuracy")
+    teacher = None if result.teacher_test is None else result.teacher_test.get("accuracy")
+    return own / teacher if own is not None and teacher else None
+
+
+def _paired(group: list[Result], baseline: list[Result]) -> Stat | None:
+    ours, theirs = _by_seed(group), _by_seed(baseline)
+    shared = sorted(ours.keys() & theirs.keys())
+    return Stat.of(ours[seed] - theirs[seed] for seed in shared) if len(shared) > 1 else None
+
+
+def _by_seed(group: list[Result]) -> dict[int, float]:
+    # A seed that was run twice counts once, as its mean.
+    found: dict[int, list[float]] = {}
+    for result in group:
+        accuracy = result.validation_best if result.test is None else result.test.get("accuracy")
+        if accuracy is not None:
+            found.setdefault(result.seed, []).append(accuracy)
+    return {seed: math.fsum(values) / len(values) for seed, values in found.items()}
+
+
+def _teachers(results: Sequence[Result]) -> list[MethodRow]:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.teacher is not None and (result.teacher_test or result.teacher_validation is not None):
+            groups.setdefault((result.data, result.teacher), []).append(result)
+    rows = []
+    for (data, teacher), group in groups.items():
+        # Every run tells of its teacher again; teachers of one name with other weights have other figures.
+        tests = {result.teacher_test["accuracy"] for result in group if result.teacher_test}
+        checks = {result.teacher_validation for result in group}
+        rows.append(
+            MethodRow(
+                label=f"teacher {teacher}",
+                objective="",
+                data=data,
+                student=teacher,
+                teacher=None,
+                variant="",
+                epochs=None,
+                seeds=(),
+                parameters=group[0].teacher_parameters or 0,
+                parameters_ratio=None,
+                validation_best=Stat.of(sorted(value for value in checks if value is not None)),
+                validation_last=None,
+                test=Stat.of(sorted(tests)),
+                agreement=None,
+                kept=None,
+                seconds=None,
+                is_teacher=True,
+            )
+        )
+    return rows
+
+
+# Cells
+
+
+def percent(value: float) -> str:
+    """A share as percent with two decimals, without the sign."""
+    return f"{100 * value:.2f}"
+
+
+def _shares(pick: Callable[[MethodRow], Stat | None], signed: bool = False) -> Callable[[MethodRow], str]:
+    def text(row: MethodRow) -> str:
+        stat = pick(row)
+        if stat is None:
+            return "baseline" if signed and row.baseline else "–"
+        mean = f"{100 * stat.mean:+.2f}" if signed else percent(stat.mean)
+        if stat.std is not None:
+            return f"{mean} ± {percent(stat.std)}"
+        return mean if row.is_teacher else f"{mean} ± –"
+
+    return text
+
+
+def _mean(pick: Callable[[MethodRow], Stat | None]) -> Callable[[MethodRow], float | None]:
+    def value(row: MethodRow) -> float | None:
+        stat = pick(row)
+        return None if stat is None else stat.mean
+
+    return value
+
+
+def _share_column(title: str, help_: str, pick: Callable[[MethodRow], Stat | None], signed: bool = False) -> Column:
+    return Column(title, help_, _shares(pick, signed), _mean(pick))
+
+
+_METHOD = Column("method", "preset or expression", lambda row: row.label)
+_METHOD_ALONE = replace(_METHOD, text=lambda row: "teacher" if row.is_teacher else row.label)
+_DATA = Column("data", "data set", lambda row: row.data)
+_STUDENT = Column("network", "the student's network", lambda row: row.student)
+_COUNT = Column(
+    "n",
+    "runs with different seeds",
+    lambda row: str(len(row.seeds)) if row.seeds else "–",
+    lambda row: float(len(row.seeds)),
+)
+_SECONDS = Column(
+    "seconds",
+    "mean training time of a run",
+    lambda row: "–" if row.seconds is None else f"{row.seconds.mean:,.1f}",
+    _mean(lambda row: row.seconds),
+)
+_FIGURES = [
+    _share_column("test %", "accuracy on the test split, read once a run", lambda row: row.test),
+    _share_column("vs baseline", "paired difference in percentage points", lambda row: row.difference, signed=True),
+    _share_column("kept %", "test accuracy as a share of the teacher's", lambda row: row.kept),
+    _share_column("agrees %", "test images given the teacher's class", lambda row: row.agreement),
+    _share_column("val best %", "best validation accuracy of the run", lambda row: row.validation_best),
+    _share_column("val last %", "validation accuracy after the last epoch", lambda row: row.validation_last),
+    _SECONDS,
+]
+
+
+def columns(rows: Sequence[MethodRow]) -> list[Column]:
+    """The columns that say something for these rows; data and network only where they differ."""
+    several_networks = len({row.student for row in rows if not row.is_teacher}) > 1
+    chosen = [_METHOD_ALONE if several_networks else _METHOD, _COUNT]
+    chosen += [column for column in _FIGURES if any(column.text(row) != "–" for row in rows)]
+    chosen += [_STUDENT] if several_networks else []
+    return [*chosen, *([_DATA] if len({row.data for row in rows}) > 1 else [])]
+
+
+def markdown(rows: Sequence[MethodRow]) -> str:
+    """The rows as a Markdown table, with a line on what ± and the differences are."""
+    chosen = columns(rows)
+    lines = ["| " + " | ".join(column.title for column in chosen) + " |"]
+    lines.append("|" + "|".join("---" if column.value is None else "---:" for column in chosen) + "|")
+    for row in rows:
+        lines.append("| " + " | ".join(column.text(row).replace("|", "\\|") for column in chosen) + " |")
+    return "\n".join([*lines, "", NOTE, ""])
+
+
+def rich_table(rows: Sequence[MethodRow], title: str | None = None, width: int | None = None) -> Table:
+    """The rows for the terminal. Where they are wider than ``width``, the least telling columns are left out, and named."""
+    from rich.table import Table
+    from rich.text import Text
+
+    everything = columns(rows)
+    chosen = _fitting(everything, rows, width)
+    left_out = [column.title for column in everything if column not in chosen]
+    caption = f"Not shown for want of room: {', '.join(left_out)}. {NOTE}" if left_out else NOTE
+    table = Table(title=title, caption=caption, caption_justify="left", box=None, pad_edge=False)
+    for number, column in enumerate(chosen):
+        table.add_column(
+            column.title, justify="left" if column.value is None else "right", no_wrap=width is not None and number > 0
+        )
+    for row in rows:
+        # Text, so that brackets in an expression are not read as markup.
+        table.add_row(*(Text(column.text(row)) for column in chosen), style="dim" if row.is_teacher else None)
+    return table
+
+
+def _fitting(chosen: list[Column], rows: Sequence[MethodRow], width: int | None) -> list[Column]:
+    def needed(kept: list[Column]) -> int:
+        return sum(max(len(column.title), *(len(column.text(row)) for row in rows)) + 2 for column in kept)
+
+    kept = list(chosen)
+    for title in ("val last %", "seconds", "val best %", "agrees %", "kept %"):
+        if width is None or not rows or needed(kept) <= width:
+            break
+        kept = [column for column in kept if column.title != title]
+    return kept

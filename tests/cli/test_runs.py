@@ -1,0 +1,120 @@
+"""Real small runs on digits: recipes, results, progress, resume, Ctrl-C, evaluation and export of what was trained."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run, Said, finish, no_traceback, subprocess_of
+from .test_look import PLUGIN
+
+
+def _distill(limbeck: Run, name: str, *words: str) -> Said:
+    return limbeck("distill", "--config", "recipe.yaml", "--epochs", "2", "--name", name, *words)
+
+
+def test_recipe_and_command_line_make_a_run(limbeck: Run, work: Path) -> None:
+    said = _distill(limbeck, "first")
+    assert said.code == 0
+    for part in ("test accuracy", "kept", "student", "teacher", "everything is in runs/first"):
+        assert part in said.out
+    lines = [line for line in said.err.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2  # a plain line an epoch; the recipe's 9 lost against the command line's 2
+    assert "images/s" in lines[0]
+    assert "icd.contrast" in lines[1]
+    assert "validation" in lines[1]
+    for file in ("config.yaml", "result.json", "student.safetensors", "metrics.jsonl"):
+        assert (work / "runs" / "first" / file).is_file()
+
+    again = _distill(limbeck, "first")
+    assert again.code == 2
+    assert "--resume" in no_traceback(again)[0]
+
+
+def test_json_alone_on_stdout(limbeck: Run, work: Path) -> None:
+    said = _distill(limbeck, "json", "--json", "--objective", "kd")
+    value = json.loads(said.out)
+    assert value["objective"] == "0.1*ce() + 0.9*kd()"
+    assert value["epochs"] == 2
+    assert Path(value["folder"]) == Path("runs/json")
+    assert value["test"]["accuracy"] > 0
+    assert "epoch 2/2" in said.err
+    quiet = _distill(limbeck, "quiet", "--quiet")
+    assert quiet.err == ""
+    assert "test accuracy" in quiet.out
+
+
+def test_evaluate_export_and_inspect_a_run(limbeck: Run, work: Path) -> None:
+    value = json.loads(limbeck("evaluate", "runs/teacher", "--teacher", "runs/teacher", "--json").out)
+    result = json.loads((work / "runs/teacher/result.json").read_text())
+    assert value["model"]["accuracy"] == pytest.approx(result["test"]["accuracy"])
+    assert value["model"]["agreement"] == 1.0
+    assert value["model"]["kl"] == pytest.approx(0, abs=1e-6)
+    said = limbeck("evaluate", "runs/teacher/student.safetensors", "--split", "validation")
+    assert "297 images of validation" in said.out
+    assert "negative log likelihood" in said.out
+    assert json.loads(limbeck("inspect", "runs/teacher", "--json").out)["input"] == [2, 1, 8, 8]
+    exported = limbeck("export", "runs/teacher", "--to", "safetensors", "--to", "torch", "--output", "out", "--json")
+    assert exported.code == 0, exported.err
+    assert [file["format"] for file in json.loads(exported.out)["files"]] == ["safetensors", "torch"]
+
+
+def test_report_compares_runs(limbeck: Run, work: Path) -> None:
+    value = json.loads(limbeck("report", "runs/teacher", "--output", "page.html", "--json").out)
+    assert value["rows"][0]["student"] == "convnet_tiny"
+    assert (work / "page.html").is_file()
+    assert "page.html" in limbeck("report", "runs/teacher", "--output", "page.html").out
+
+
+def test_demo_in_small(limbeck: Run, work: Path) -> None:
+    words = ["--seeds", "1", "--epochs", "3", "--teacher", "convnet_tiny", "--objectives", "icd"]
+    said = limbeck("demo", *words, "--json")
+    assert said.code == 0, said.err
+    assert "icd" in [row["label"] for row in json.loads(said.out)["rows"]]
+
+
+def test_a_plugin_of_ten_lines_trains(limbeck: Run, work: Path) -> None:
+    (work / "my_loss.py").write_text(PLUGIN)
+    said = _distill(limbeck, "plugin", "--objective", "ce + half_mse()", "--plugins", "my_loss.py", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["objective"] == "ce() + half_mse()"
+
+
+def test_a_teacher_near_chance_is_refused(limbeck: Run, work: Path) -> None:
+    said = limbeck("distill", "--teacher", "convnet_tiny", "--student", "convnet_tiny", "--name", "chance", "--quiet")
+    assert said.code == 2
+    assert "guessing gives 10.00%" in no_traceback(said)[0]
+    assert not (work / "runs" / "chance").exists()
+    options = ["--student", "convnet_tiny", "--epochs", "1", "--quiet", "--name", "chance", "--allow-weak-teacher"]
+    assert limbeck("distill", "--teacher", "convnet_tiny", *options).code == 0
+
+
+def test_a_stopped_run_is_saved_and_resumed(limbeck: Run, work: Path) -> None:
+    words = ("distill", "--config", "recipe.yaml", "--name", "stopped", "--epochs", "20")
+    process = subprocess_of(*words, cwd=work)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    said = finish(process)
+    assert said.code == 130
+    assert "saved in runs/stopped" in said.err
+    assert "Traceback" not in said.err
+
+    resumed = limbeck("distill", "--config", "runs/stopped/config.yaml", "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "resumed     at step" in resumed.err
+    assert "epoch 20/20" in resumed.err
+    assert "epoch 1/20" not in resumed.err
+
+
+def test_a_resumed_run_keeps_its_settings(limbeck: Run, work: Path) -> None:
+    assert _distill(limbeck, "kept", "--quiet").code == 0
+    changed = _distill(limbeck, "kept", "--resume", "--lr", "0.3")
+    assert changed.code == 2
+    assert "lr: None then, 0.3 now" in no_traceback(changed)[0]
+    assert limbeck("distill", "--config", "runs/kept/config.yaml", "--resume", "--quiet").code == 0

@@ -1,0 +1,209 @@
+"""Every registered objective, preset and option keeps the contract; an objective that breaks it is caught."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from limbeck.objectives import Objective, objectives, presets
+from limbeck.signals import Batch, Signals
+from limbeck.testing import CONTRACT, check_objective, check_two_processes
+
+EXPRESSIONS = [
+    *(f"{name}()" for name in objectives()),
+    *presets(),
+    "ce(label_smoothing=0.1)",
+    "kd(temperature=1)",
+    "icd(alpha=0)",
+    "icd(dim=3, max_scale=2, detach_target=True)",
+    "icd(symmetric=True, exclude_same_class=True)",
+    "icd(variant='paper', exclude_same_class=True)",
+    "0.123456789*icd() + kd() + 1e-3*kd(temperature=2.5)",
+]
+
+
+@pytest.mark.parametrize("check", CONTRACT)
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_contract(expression: str, check: str) -> None:
+    CONTRACT[check](expression)
+
+
+STRANGER = """
+from limbeck.objectives import Objective
+
+class {name}(Objective, name="{name}"):
+    needs = frozenset({{"logits"}})
+
+    def forward(self, student, teacher, batch):
+        return {{"gap": (student.logits - teacher.logits).abs().{reduction}()}}
+"""
+
+
+def write_stranger(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, reduction: str) -> None:
+    (folder / f"file_of_{name}.py").write_text(STRANGER.format(name=name, reduction=reduction))
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.import_module(f"file_of_{name}")
+
+
+def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stranger(tmp_path, monkeypatch, "stranger_mean", "mean")
+    check_two_processes([*EXPRESSIONS, "stranger_mean()"])
+
+
+def test_two_processes_that_differ_from_one_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stranger(tmp_path, monkeypatch, "stranger_sum", "sum")
+    with pytest.raises(AssertionError, match=r"stranger_sum\(\): .* in two processes, .* in one"):
+        check_two_processes(["stranger_sum()"])
+
+
+def gap(student: Signals, teacher: Signals) -> Tensor:
+    assert student.logits is not None
+    assert teacher.logits is not None
+    return (student.logits - teacher.logits).square().mean(-1)
+
+
+def from_forward(forward: Callable[..., dict[str, Tensor]], **attributes: Any) -> Callable[[], None]:
+    def register() -> None:
+        class Broken(Objective, name="broken"):
+            pass
+
+        Broken.forward = forward  # type: ignore[method-assign]
+        for name, value in attributes.items():
+            setattr(Broken, name, value)
+
+    return register
+
+
+def teaches_the_teacher() -> None:
+    class Broken(Objective, name="broken"):
+        def __call__(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+            return {"gap": gap(student, teacher).mean()}
+
+
+def has_a_head_that_never_learns() -> None:
+    class Broken(Objective, name="broken"):
+        def build(self, student: Signals, teacher: Signals) -> None:
+            self.head = nn.Linear(5, 5)
+
+        def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+            return {"gap": (gap(student, teacher) + self.head(student.logits).detach().mean()).mean()}
+
+
+def has_a_dead_parameter_that_learns() -> None:
+    class Broken(Objective, name="broken"):
+        dead_parameters = frozenset({"scale"})
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+            return {"gap": self.scale * gap(student, teacher).mean()}
+
+
+def forgets_a_tensor_when_saved() -> None:
+    class Broken(Objective, name="broken"):
+        def build(self, student: Signals, teacher: Signals) -> None:
+            self.direction = torch.rand(8)
+
+        def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+            return {"gap": (self.direction * gap(student, teacher)).mean()}
+
+
+def writes_another_argument_than_it_was_given() -> None:
+    class Broken(Objective, name="broken"):
+        def __init__(self, *, power: float = 1.0) -> None:
+            super().__init__()
+            self.power = 2 * power
+
+        def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+            return {"gap": gap(student, teacher).mean()}
+
+
+def ordered(self: Objective, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+    return {"gap": (torch.linspace(0, 1, len(batch), dtype=student.logits.dtype) * gap(student, teacher)).mean()}
+
+
+def with_item(self: Objective, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+    values = gap(student, teacher)
+    return {"gap": values.mean() if values.sum().item() > 0 else values.sum()}
+
+
+BROKEN: dict[str, tuple[str, Callable[[], None], str]] = {
+    "NaN in the gradient": (
+        "finite",
+        from_forward(lambda self, s, t, b: {"gap": gap(s, t).mean() + (0 * s.logits).sum().sqrt()}),
+        "a gradient is NaN or infinite",
+    ),
+    "infinite value": (
+        "finite",
+        from_forward(lambda self, s, t, b: {"gap": gap(s, t).mean() / 0}),
+        "the loss is inf",
+    ),
+    "half precision": (
+        "finite",
+        from_forward(lambda self, s, t, b: {"gap": (s.logits @ t.logits.T).mean()}),
+        "the loss is torch.bfloat16, not float32",
+    ),
+    "not a scalar": (
+        "finite",
+        from_forward(lambda self, s, t, b: {"gap": gap(s, t)}),
+        "the terms must be scalars",
+    ),
+    "detached student": (
+        "student_learns",
+        from_forward(lambda self, s, t, b: {"gap": s.logits.mean() * 0 + gap(s.detach(), t).mean()}),
+        "teaches nothing",
+    ),
+    "learning teacher": ("teacher_fixed", teaches_the_teacher, "the teacher got a gradient"),
+    "idle head": ("parameters_learn", has_a_head_that_never_learns, "parts.0.head.weight gets no gradient"),
+    "dead that lives": ("parameters_learn", has_a_dead_parameter_that_learns, "learns though it is declared dead"),
+    "not zero when equal": (
+        "zero_when_equal",
+        from_forward(lambda self, s, t, b: {"gap": gap(s, t).mean() + 0.1}, zero_when_equal=True),
+        r"is 0\.1\d* for student = teacher",
+    ),
+    "order of the batch": ("permutation", from_forward(ordered), "depends on the order of the batch"),
+    "a sum over samples": (
+        "micro_batches",
+        from_forward(lambda self, s, t, b: {"gap": gap(s, t).sum()}),
+        "micro-batches do not equal the batch, and batch_coupled is False",
+    ),
+    "coupled in name only": (
+        "micro_batches",
+        from_forward(lambda self, s, t, b: {"gap": gap(s, t).mean()}, batch_coupled=True),
+        "micro-batches equal the batch, and batch_coupled is True",
+    ),
+    "mask ignored": (
+        "mask",
+        from_forward(lambda self, s, t, b: {"gap": gap(s, t).mean() + s.logits.mean()}, per_position=True),
+        "masked positions change the loss",
+    ),
+    "state lost": ("state_dict", forgets_a_tensor_when_saved, "changed by saving"),
+    "text lost": ("expression", writes_another_argument_than_it_was_given, "which reads as"),
+    "graph break": ("compiles", from_forward(with_item), "torch.compile cannot take it whole"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_objective_is_caught(name: str) -> None:
+    check, register, sentence = BROKEN[name]
+    register()
+    with pytest.raises(AssertionError, match=sentence):
+        CONTRACT[check]("broken()")
+
+
+def test_every_check_has_an_objective_that_fails_it() -> None:
+    assert {check for check, _, _ in BROKEN.values()} == set(CONTRACT)
+
+
+def test_check_objective_runs_them_all() -> None:
+    from_forward(ordered)()
+    with pytest.raises(AssertionError, match="depends on the order"):
+        check_objective("broken()")

@@ -1,0 +1,62 @@
+"""Reading run folders, whole and damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from limbeck.report.curves import loss_curves, validation_curve
+from limbeck.report.read import Run, find_runs, read_run, variants
+
+from .conftest import make_result, write_run
+
+
+def test_folders_of_runs_and_runs_themselves_are_found(runs: Path, tmp_path: Path) -> None:
+    assert len(find_runs([runs])) == 10
+    assert find_runs([runs / "icd-0", runs / "icd-0"]) == [runs / "icd-0"]
+    assert find_runs([tmp_path / "nothing"]) == [tmp_path / "nothing"]
+
+
+def test_damage_is_a_sentence_and_not_an_error(runs: Path, tmp_path: Path) -> None:
+    problems = {run.name: run.problem for run in map(read_run, find_runs([runs])) if run.problem}
+    assert set(problems) == {"damaged", "other", "binary"}
+    assert "result.json is damaged" in str(problems["damaged"])
+    assert "student: field required" in str(problems["other"])
+    assert "metrics.jsonl cannot be read" in str(problems["binary"])
+    assert read_run(tmp_path / "nothing").problem == "there is no such folder"
+    assert "not a run's folder" in str(read_run(tmp_path).problem)
+
+
+def test_an_unfinished_run_says_how_far_it_came(runs: Path) -> None:
+    run = read_run(runs / "unfinished")
+    assert run.result is None
+    assert run.progress() == "step 20, epoch 2 of 3, validation accuracy 40.00%"
+    assert Run(runs).progress() == "no step logged yet"
+
+
+def test_only_settings_that_make_another_method_set_runs_apart(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", make_result("kd()", 0, 0.5), settings={"lr": 0.1, "name": "a"})
+    second = write_run(tmp_path / "b", make_result("kd()", 1, 0.5), settings={"lr": 0.2, "name": "b", "seed": 1})
+    third = write_run(tmp_path / "c", make_result("icd()", 1, 0.5), settings={"lr": 0.3})
+    assert variants([read_run(path) for path in (first, second, third)]) == ["lr=0.1", "lr=0.2", ""]
+
+
+def test_curves_span_the_seeds_and_leave_out_what_is_no_loss(runs: Path) -> None:
+    members = [read_run(runs / "icd-0"), read_run(runs / "icd-1")]
+    members[1].metrics[1]["accuracy"] = 0.4
+    line = validation_curve("icd", members)
+    assert line is not None
+    assert list(line.x) == [1.0, 2.0, 3.0]
+    assert (line.mean[0], line.low[0], line.high[0]) == pytest.approx((30.0, 20.0, 40.0))
+    assert [line.label for line in loss_curves(members)] == ["loss", "ce", "icd.contrast"]
+    assert validation_curve("none", [Run(runs)]) is None
+
+
+def test_stages_follow_one_another(runs: Path) -> None:
+    run = read_run(runs / "icd-0")
+    for record in run.metrics[4:]:
+        record.update(stage=1, epoch=1.0)
+    line = validation_curve("icd", [run])
+    assert line is not None
+    assert list(line.x) == [1.0, 2.0, 3.0]
