@@ -85,6 +85,17 @@ def test_a_tap_that_stops_firing_does_not_hand_out_the_last_pass() -> None:
         tapped(images())
 
 
+def test_what_a_failed_pass_recorded_is_not_handed_out_by_the_next() -> None:
+    network = net()
+    tapped = Tapped(network, features=["body.1"])
+    head, network.head = network.head, nn.Linear(3, 5)
+    with pytest.raises(RuntimeError):
+        tapped(images())
+    network.head, network.body = head, nn.Sequential(nn.Identity())
+    with pytest.raises(TapError, match=r"'body\.1' did not run"):
+        tapped(images())
+
+
 def test_a_module_without_a_tensor_is_an_error() -> None:
     class Silent(Net):
         def __init__(self) -> None:

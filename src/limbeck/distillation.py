@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import resource
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +22,18 @@ from limbeck.engine.loop import Loop
 from limbeck.engine.probe import build_objectives, check_classes, probe_signals
 from limbeck.engine.runtime import make_accelerator
 from limbeck.engine.trainable import Stage, Trainable
-from limbeck.errors import SettingError, TeacherError
+from limbeck.errors import SettingError
 from limbeck.evaluate import Score, score
 from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data
+from limbeck.machine import command_line, device_name, now, peak_memory_mb, versions
 from limbeck.models import save_weights
-from limbeck.networks import Network, card, open_network, share_preprocess
+from limbeck.networks import Network, card, checkpoint_gradients, open_network, share_preprocess
 from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
 from limbeck.plugins import load_plugins
-from limbeck.runs import RESULT, STUDENT, Result, RunFolder, command_line, now, run_name, versions
+from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
 from limbeck.signals import Batch, Signals
 from limbeck.tasks.vision import VisionTask
-from limbeck.teachers import FrozenTeacher, NoTeacher, Teacher
+from limbeck.teachers import FrozenTeacher, NoTeacher, Teacher, check_above_chance
 
 logger = logging.getLogger("limbeck")
 
@@ -205,7 +203,7 @@ class _Session:
             classifier=self.job.distill.student_classifier,
         )
         if self.settings.gradient_checkpointing:
-            _checkpoint_gradients(student.tapped.network, student.name)
+            checkpoint_gradients(student.tapped.network, student.name)
         if self.settings.channels_last:
             student.tapped.to(memory_format=torch.channels_last)
         self.say(f"{who:<11} {student.name}: {student.parameters:,} parameters")
@@ -247,7 +245,8 @@ class _Session:
         build_objectives(self.stages, *signals, self.probe)
         trainable = Trainable(self.student.tapped, self.stages).to(self.device)
         self.say(f"objective   {self.objective}")
-        loop = self._loop(trainable, task, teacher)
+        needed = any(stage.objective.needs_teacher for stage in self.stages)
+        loop = self._loop(trainable, task, teacher if needed else NoTeacher())
         if self.runs is not None and self.runs.resumed:
             resumed = loop.resume()
             self.runs.drop_metrics_after(loop.position.step if resumed else -1)
@@ -298,7 +297,7 @@ class _Session:
         classes = len(self.feeds.classes) if self.feeds.classes else None
         self.say(f"            its accuracy is {found.accuracy:.2%} on {found.count:,} images")
         if classes is not None and not self.job.distill.allow_weak_teacher:
-            _check_above_chance(found, classes)
+            check_above_chance(found, classes)
         return found
 
     def _logits_of_teacher(self, task: VisionTask, teacher: Teacher) -> Callable[[Batch], Tensor]:
@@ -340,8 +339,8 @@ class _Session:
             student_parameters=self.student.parameters,
             teacher_parameters=None if self.teacher is None else self.teacher.parameters,
             seconds=round(outcome.seconds, 3),
-            peak_memory_mb=_peak_memory_mb(self.device),
-            device=_device_name(self.device),
+            peak_memory_mb=peak_memory_mb(self.device),
+            device=device_name(self.device),
             processes=self.accelerator.num_processes,
             versions=versions(),
             command=command_line(),
@@ -374,38 +373,3 @@ def teacher_logits_differ(loop: Loop, predict: Callable[[Batch], Tensor], probe:
     """Whether the two networks tell different numbers of classes apart, so that agreement has no meaning."""
     with torch.no_grad():
         return loop.predict(probe).shape[-1] != predict(probe).shape[-1]
-
-
-def _check_above_chance(found: Score, classes: int) -> None:
-    chance = 1 / classes
-    noise = 3 * math.sqrt(chance * (1 - chance) / max(1, found.count))
-    needed = chance + max(noise, 0.05 * (1 - chance))
-    if found.accuracy < needed:
-        raise TeacherError(
-            f"the teacher's accuracy is {found.accuracy:.2%} on {found.count:,} images, and guessing gives {chance:.2%}. Its "
-            "weights are probably missing (NAME@FILE), of another data set, or its classes are in another order. "
-            "allow_weak_teacher goes on all the same."
-        )
-
-
-def _checkpoint_gradients(network: nn.Module, name: str) -> None:
-    for method in ("set_grad_checkpointing", "gradient_checkpointing_enable"):  # timm, transformers
-        enable = getattr(network, method, None)
-        if callable(enable):
-            enable()
-            return
-    raise SettingError(f"gradient_checkpointing: {name} does not support it; timm and Hugging Face networks do.")
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    # Kilobytes on Linux, bytes on macOS; of the whole process.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

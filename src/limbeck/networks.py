@@ -126,6 +126,16 @@ def _preprocess(data: ImageData, spec: InputSpec | None, image_size: int | None)
     return Preprocess(spec.mean, spec.std, size, spec.interpolation, channels)
 
 
+def checkpoint_gradients(network: nn.Module, name: str) -> None:
+    """Trade time for memory in a network that knows how; SettingError for one that does not."""
+    for method in ("set_grad_checkpointing", "gradient_checkpointing_enable"):  # timm, transformers
+        enable = getattr(network, method, None)
+        if callable(enable):
+            enable()
+            return
+    raise SettingError(f"gradient_checkpointing: {name} does not support it; timm and Hugging Face networks do.")
+
+
 def share_preprocess(first: Network, second: Network) -> nn.Module:
     """The first network's preprocessing when it does the same as the second's, else the second's."""
     ours, theirs = getattr(first.preprocess, "settings", None), getattr(second.preprocess, "settings", None)

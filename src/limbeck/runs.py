@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
-import sys
-import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -186,27 +182,7 @@ def run_name(*parts: str | int) -> str:
     """A folder name such as ``digits-convnet_tiny-icd+kd-seed0``: the parts as plain words, the last being the seed."""
     *words, seed = parts
     stems = [str(word).split("@")[0].rstrip("/").rpartition("/")[2] for word in words]
-    plain = ["".join(c if c.isalnum() or c in "+._" else "-" for c in stem.replace(" ", "")).strip("-") for stem in stems]
+    plain = [
+        "".join(c if c.isalnum() or c in "+._" else "-" for c in stem.replace(" ", "")).strip("-") for stem in stems
+    ]
     return "-".join([*plain, f"seed{seed}"])
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    found = {"python": platform.python_version()}
-    for package in ("limbeck", "torch", "torchvision", "timm", "accelerate", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def command_line() -> str:
-    """The command this process was started with."""
-    program = Path(sys.argv[0]).name
-    return " ".join([program, *(f"'{a}'" if any(c in a for c in " +*()") else a for a in sys.argv[1:])])
-
-
-def now() -> str:
-    """The time, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

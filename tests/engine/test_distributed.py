@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,42 +14,87 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from limbeck.config import DistillSettings
+from limbeck.distillation import job_of, run
 from limbeck.runs import read_metrics
 
-SCRIPT = Path(__file__).with_name("train_here.py")
-ROOT = SCRIPT.parents[2]
+ROOT = Path(__file__).parents[2]
+SETTINGS: dict[str, Any] = {
+    "teacher": "convnet_tiny",
+    "student": "tests.engine.networks:small",
+    "allow_weak_teacher": True,
+    "objective": "icd+kd",
+    "train_limit": 160,
+    "batch_size": 32,
+    "epochs": 2,
+    "log_steps": 1,
+    "device": "cpu",
+    "name": "run",
+}
 
 
-def launch(folder: Path, *settings: str, launcher: tuple[str, ...] = ()) -> Path:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        *(launcher or (str(SCRIPT),)),
-        *([str(SCRIPT)] if launcher else []),
-        str(folder),
-        *settings,
-    ]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr[-3000:]
+def train(folder: Path, changes: dict[str, Any], place: dict[str, str] | None = None) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(place or {})
+    run(job_of(DistillSettings.make({**SETTINGS, "runs_dir": folder, **changes})))
+
+
+def train_in_two(server: Any, folder: Path, changes: dict[str, Any]) -> Path:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # What torchrun and `accelerate launch` tell the processes that they start.
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    children = [server.Process(target=train, args=(folder, changes, place)) for place in places]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0, 0]
     return folder / "run"
 
 
-# Not `accelerate launch --num_processes 2 --cpu`: Accelerate 1.15 starts a single process for it and says nothing.
-TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-
-
-def losses(folder: Path) -> list[dict[str, Any]]:
-    return [record for record in read_metrics(folder) if record["split"] == "train"]
-
-
-@pytest.mark.parametrize("objective", ["icd+kd"])
-def test_two_processes_equal_one(tmp_path: Path, objective: str) -> None:
-    one = launch(tmp_path / "one", f"objective={objective}")
-    two = launch(tmp_path / "two", f"objective={objective}", launcher=TWO_PROCESSES)
-    assert [json.loads((run / "result.json").read_text())["processes"] for run in (one, two)] == [1, 2]
-    for alone, together in zip(losses(one), losses(two), strict=True):
-        for term in ("loss", "ce", "icd.contrast", "icd.invariance", "kd", "train_accuracy"):
+def check_equal(one: Path, two: Path, terms: tuple[str, ...]) -> None:
+    assert [json.loads((folder / "result.json").read_text())["processes"] for folder in (one, two)] == [1, 2]
+    records = [[r for r in read_metrics(folder) if r["split"] == "train"] for folder in (one, two)]
+    for alone, together in zip(*records, strict=True):
+        for term in terms:
             assert together[term] == pytest.approx(alone[term], rel=2e-5, abs=1e-6)
     first, second = (load_file(folder / "student.safetensors") for folder in (one, two))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "terms"),
+    [
+        ("icd+kd", ("loss", "ce", "icd.contrast", "icd.invariance", "kd", "train_accuracy")),
+        # No cross-entropy: the classifier gets no gradient, which DDP must be told.
+        ("icd(exclude_same_class=True)", ("loss", "icd.contrast", "icd.invariance")),
+    ],
+)
+def test_two_processes_equal_one(server: Any, tmp_path: Path, objective: str, terms: tuple[str, ...]) -> None:
+    train(tmp_path / "one", {"objective": objective})
+    two = train_in_two(server, tmp_path / "two", {"objective": objective})
+    check_equal(tmp_path / "one" / "run", two, terms)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command_line(tmp_path: Path) -> None:
+    values = {key: value for key, value in SETTINGS.items() if key not in ("allow_weak_teacher", "name")}
+    options = [part for key, value in values.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    common = ["-m", "limbeck", "distill", *options, "--allow-weak-teacher", "--quiet", "--runs-dir", str(tmp_path)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, command in (("one", common), ("two", [*torchrun, *common])):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, *command, "--name", name],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    check_equal(tmp_path / "one", tmp_path / "two", ("loss", "icd.contrast"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from limbeck.config import DistillSettings
 from limbeck.distillation import job_of, run
 from limbeck.engine.callbacks import Callback
+from limbeck.engine.checkpoint import load_checkpoint
 from limbeck.engine.interrupt import Interrupted
 from limbeck.errors import RunFolderError
 from limbeck.runs import read_metrics
@@ -82,13 +83,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def server() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "limbeck.distillation", "tests.engine.test_resume"])
-    return context
-
-
 def records(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in read_metrics(folder)]
 
@@ -124,6 +118,34 @@ def test_a_signal_saves_and_stops_between_two_steps(tmp_path: Path, undisturbed:
     with pytest.raises(Interrupted, match="SIGTERM after step 15") as stopped:
         run(job_of(settings(tmp_path)), callbacks=[Interrupting()])
     assert stopped.value.exit_code == 128 + signal.SIGTERM
+    run(job_of(settings(tmp_path, resume=True)))
+    expected, found = (load_file(folder / "student.safetensors") for folder in (undisturbed, tmp_path / "run"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def train_until_the_disk_is_full(folder: Path) -> None:
+    class FullDisk(Callback):
+        def on_log(self, loop: Any, metrics: dict[str, float]) -> None:
+            if loop.position.step == 6:
+                # The system then refuses to make any file longer than this, as a full disk does.
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    torch.set_num_threads(1)
+    try:
+        run(job_of(settings(folder)), callbacks=[FullDisk()])
+    except OSError:
+        os._exit(17)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, undisturbed: Path, server: Any) -> None:
+    child = server.Process(target=train_until_the_disk_is_full, args=(tmp_path,))
+    child.start()
+    child.join()
+    assert child.exitcode == 17
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["last.pt"]
+    assert load_checkpoint(checkpoints / "last.pt")["position"]["step"] == 4
     run(job_of(settings(tmp_path, resume=True)))
     expected, found = (load_file(folder / "student.safetensors") for folder in (undisturbed, tmp_path / "run"))
     assert all(torch.equal(expected[name], found[name]) for name in expected)

@@ -23,7 +23,7 @@ Facts = dict[str, Any]
 def doctor(settings: DoctorSettings, output: Output) -> None:
     """Print what is here."""
     from limbeck.data.sources import default_data_dir
-    from limbeck.runs import versions
+    from limbeck.machine import versions
 
     data_dir = (settings.data_dir or default_data_dir()).expanduser()
     facts = {

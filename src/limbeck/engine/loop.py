@@ -22,7 +22,7 @@ from limbeck.engine.interrupt import Interrupted, InterruptGuard
 from limbeck.engine.meter import Meter
 from limbeck.engine.optimizer import Schedule, base_lr, make_optimizer
 from limbeck.engine.probe import unused_parameters
-from limbeck.engine.runtime import set_state_dicts, state_dicts
+from limbeck.engine.runtime import set_state_dicts, state_dicts, stepping
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import NonFiniteError
 from limbeck.evaluate.accuracy import Score, score
@@ -155,6 +155,7 @@ class Loop:
         if settings.compile:
             self.trainable.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.trainable, optimizer)
+        self.stepper = stepping(self.accelerator, self.optimizer)
         if self._resumed is not None:
             self._restore(self._resumed)
             self._resumed = None
@@ -190,8 +191,8 @@ class Loop:
         self.meter.add(totals, correct, len(batch), self.position.step)
         if self.device.type == "cpu":
             self._finite(self.meter.check, batch)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update(self.trainable.student)
 

@@ -31,9 +31,8 @@ def check_classes(signals: Mapping[str, Signals], classes: Sequence[str] | None,
             continue
         ours = found.logits.shape[-1]
         if ours < needed or (classes is not None and ours != needed):
-            raise SignalError(
-                f"the {who} tells {ours} classes apart, and {data} has {needed if classes is not None else f'labels up to {needed - 1}'}."
-            )
+            has = f"{needed}" if classes is not None else f"labels up to {needed - 1}"
+            raise SignalError(f"the {who} tells {ours} classes apart, and {data} has {has}.")
 
 
 def build_objectives(stages: list[Stage], student: Signals, teacher: Signals, batch: Batch) -> None:

@@ -47,6 +47,20 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
     return accelerator
 
 
+def stepping(accelerator: Accelerator, optimizer: Any) -> Any:
+    """The object whose ``step`` is to be called: PyTorch's own optimizer where Accelerate's wrapper adds nothing.
+
+    The wrapper looks for an optional package on the disk twice in each step, half a millisecond.
+    """
+    plain = accelerator.distributed_type in (
+        DistributedType.NO,
+        DistributedType.MULTI_CPU,
+        DistributedType.MULTI_GPU,
+        DistributedType.FSDP,
+    )
+    return optimizer.optimizer if plain and accelerator.scaler is None else optimizer
+
+
 def sharded(model: nn.Module) -> bool:
     """Whether the parameters are spread over the processes (FSDP2)."""
     return any(type(parameter).__name__ == "DTensor" for parameter in model.parameters())
@@ -79,8 +93,3 @@ def set_state_dicts(
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-
-
-def uses_fsdp(accelerator: Accelerator) -> bool:
-    """Whether ``accelerate launch`` asked for sharded parameters."""
-    return bool(accelerator.distributed_type == DistributedType.FSDP)

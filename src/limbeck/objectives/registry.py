@@ -35,7 +35,7 @@ def register(cls: type[Objective], name: str, aliases: Iterable[str] = ()) -> No
             raise SettingError(f"the objective name '{key}' of {cls.__qualname__} is taken by {holder.__qualname__}.")
     for preset in vars(cls).get("presets", {}):
         for other in _classes.values():
-            if _squeeze(preset) in map(_squeeze, other.presets) and not _same(other, cls):
+            if _preset_key(preset) in map(_preset_key, other.presets) and not _same(other, cls):
                 raise SettingError(f"the preset '{preset}' of {cls.__qualname__} is taken by {other.__qualname__}.")
     _classes[name] = cls
     _aliases.update(dict.fromkeys(aliases, name))
@@ -84,24 +84,25 @@ def presets() -> dict[str, str]:
     found: dict[str, str] = {}
     for cls in objectives().values():
         for name, expression in cls.presets.items():
-            found[_squeeze(name)] = expression
+            found[_preset_key(name)] = expression
     return dict(sorted(found.items()))
 
 
 def parse_objective(text: str) -> WeightedSum:
     """The objective that a text describes: a preset's exact name, or an expression.
 
-    A bare preset name stands for its expression (``icd`` is ``ce + icd()``); parentheses ask for the objective alone
-    (``icd()``). :func:`limbeck.objectives.Objective.expression` writes an objective back as text.
+    A bare preset name stands for its expression (``icd`` is ``ce + icd()``, and ``kd+icd`` is ``icd+kd``); parentheses ask
+    for the objective alone (``icd()``). :func:`limbeck.objectives.Objective.expression` writes an objective back as text.
 
     Raises:
         SettingError: the text cannot be read, or names an objective or argument that does not exist.
     """
-    return _make_sum(parse_sum(presets().get(_squeeze(text), text)))
+    return _make_sum(parse_sum(presets().get(_preset_key(text), text)))
 
 
-def _squeeze(text: str) -> str:
-    return "".join(text.split()).lower()
+def _preset_key(text: str) -> str:
+    # The names in a preset stand in any order: kd+icd is icd+kd.
+    return "+".join(sorted("".join(text.split()).lower().split("+")))
 
 
 def _make_sum(tree: Sum) -> WeightedSum:

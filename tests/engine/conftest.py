@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def server() -> Any:
+    """Starts processes that have imported everything already: a fresh interpreter takes longer to do that than to train."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["torch.optim", "limbeck.distillation", "limbeck.report.card", "tests.engine.test_resume"]
+    )
+    return context
