@@ -20,7 +20,7 @@ from limbeck.data import ImageData
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.loop import Loop
 from limbeck.engine.probe import build_objectives, check_classes, probe_signals
-from limbeck.engine.runtime import make_accelerator
+from limbeck.engine.runtime import make_accelerator, whole_parameters
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import SettingError
 from limbeck.evaluate import Score, score
@@ -321,7 +321,8 @@ class _Session:
         teacher_score: Score | None,
         outcome: Any,
     ) -> Distilled:
-        test, teacher_test = self._test(loop, task, teacher)
+        with whole_parameters(loop.trainable):
+            test, teacher_test = self._test(loop, task, teacher)
         result = Result(
             objective=str(self.objective),
             student=self.student.name,
@@ -347,7 +348,7 @@ class _Session:
             finished=now(),
         )
         if self.runs is not None and self.accelerator.is_main_process:
-            self._keep(network, result, self.runs)
+            self._keep(loop.kept_state, result, self.runs)
         return Distilled(network, result, None if self.runs is None else self.runs.path)
 
     def _test(self, loop: Loop, task: VisionTask, teacher: Teacher) -> tuple[Score | None, Score | None]:
@@ -360,11 +361,11 @@ class _Session:
             return score(loop.predict, self.feeds.test()), None
         return score(loop.predict, self.feeds.test(), predict), score(predict, self.feeds.test())
 
-    def _keep(self, network: nn.Module, result: Result, runs: RunFolder) -> None:
+    def _keep(self, state: dict[str, Tensor], result: Result, runs: RunFolder) -> None:
         from limbeck.report.card import model_card
 
         metadata = card(self.student.name, self.feeds.data, self.student.preprocess)
-        save_weights(network, runs.path / STUDENT, metadata)
+        save_weights(state, runs.path / STUDENT, metadata)
         runs.write_text("README.md", model_card(result, self.feeds.classes))
         runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")
 

@@ -138,7 +138,8 @@ def check_permutation(expression: str) -> None:
     student, teacher, batch = _student(torch.float64), _teacher(torch.float64), sample_batch()
     plain = loss_of(objective, student, teacher, batch)
     shuffled = loss_of(objective, student.map(lambda v: v[order]), teacher.map(lambda v: v[order]), batch[order])
-    assert torch.allclose(plain, shuffled, rtol=1e-9, atol=1e-12), f"{expression}: depends on the order of the batch"
+    # Not tighter: a loss may compute in float32 whatever it is given.
+    assert torch.allclose(plain, shuffled, rtol=1e-5, atol=1e-6), f"{expression}: depends on the order of the batch"
 
 
 def check_micro_batches(expression: str) -> None:
@@ -149,7 +150,7 @@ def check_micro_batches(expression: str) -> None:
     half = BATCH // 2
     rows = [slice(0, half), slice(half, BATCH)]
     parts = [loss_of(objective, _rows(student, r), _rows(teacher, r), batch[r]) for r in rows]
-    equal = bool(torch.allclose(whole, torch.stack(parts).mean(), rtol=1e-9, atol=1e-12))
+    equal = bool(torch.allclose(whole, torch.stack(parts).mean(), rtol=1e-5, atol=1e-6))
     assert equal != objective.batch_coupled, (
         f"{expression}: micro-batches {'equal' if equal else 'do not equal'} the batch, and batch_coupled is "
         f"{objective.batch_coupled}"

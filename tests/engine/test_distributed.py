@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,21 @@ def train(folder: Path, changes: dict[str, Any], place: dict[str, str] | None = 
     run(job_of(DistillSettings.make({**SETTINGS, "runs_dir": folder, **changes})))
 
 
-def train_in_two(server: Any, folder: Path, changes: dict[str, Any]) -> Path:
+def train_in_two(
+    server: Any, folder: Path, changes: dict[str, Any], target: Callable[..., None] = train, exits: int = 0
+) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # What torchrun and `accelerate launch` tell the processes that they start.
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     places = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    children = [server.Process(target=train, args=(folder, changes, place)) for place in places]
+    children = [server.Process(target=target, args=(folder, changes, place)) for place in places]
     for child in children:
         child.start()
     for child in children:
         child.join(120)
-    assert [child.exitcode for child in children] == [0, 0]
+    assert [child.exitcode for child in children] == [exits, exits]
     return folder / "run"
 
 

@@ -22,9 +22,17 @@ from limbeck.engine.interrupt import Interrupted, InterruptGuard
 from limbeck.engine.meter import Meter
 from limbeck.engine.optimizer import Schedule, base_lr, make_optimizer
 from limbeck.engine.probe import unused_parameters
-from limbeck.engine.runtime import set_state_dicts, state_dicts, stepping
+from limbeck.engine.runtime import (
+    load_whole_state,
+    set_state_dicts,
+    sharded,
+    state_dicts,
+    stepping,
+    whole_parameters,
+    whole_state,
+)
 from limbeck.engine.trainable import Stage, Trainable
-from limbeck.errors import NonFiniteError
+from limbeck.errors import NonFiniteError, SettingError
 from limbeck.evaluate.accuracy import Score, score
 from limbeck.signals import Batch, Signals
 from limbeck.tasks.vision import VisionTask
@@ -103,6 +111,7 @@ class Loop:
         self.ema = MovingAverage(trainable.student, settings.ema) if settings.ema else None
         self.meter = Meter(self.device)
         self.best_state: dict[str, Tensor] | None = None
+        self.kept_state: dict[str, Tensor] = {}
         self._resumed: dict[str, Any] | None = None
 
     # -- the run -------------------------------------------------------------------------------------------------------
@@ -156,6 +165,8 @@ class Loop:
             self.trainable.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.trainable, optimizer)
         self.stepper = stepping(self.accelerator, self.optimizer)
+        if sharded(self.model) and (self.ema is not None or len(self.stages) > 1):
+            raise SettingError("ema and stages are for whole parameters; leave them out, or use DDP instead of FSDP.")
         if self._resumed is not None:
             self._restore(self._resumed)
             self._resumed = None
@@ -250,8 +261,8 @@ class Loop:
         metrics = self._finite(self.meter.fetch)
         if not metrics:
             return
-        for name, value in self.trainable.objective.monitors().items():
-            metrics[name] = float(value)
+        with whole_parameters(self.trainable):
+            metrics |= {name: float(value) for name, value in self.trainable.objective.monitors().items()}
         metrics["lr"] = float(self.optimizer.param_groups[0]["lr"])
         self._record("train", metrics)
         self._notify("on_log", metrics)
@@ -297,7 +308,7 @@ class Loop:
 
     def evaluate(self, batches: Iterable[Batch]) -> Score:
         """Score the student (its moving average when there is one) in eval mode."""
-        with self._averaged():
+        with self._averaged(), whole_parameters(self.trainable):
             self.trainable.eval()
             return score(self.predict, batches)
 
@@ -314,13 +325,13 @@ class Loop:
     def student_state(self) -> dict[str, Tensor]:
         """The student's weights as they would be kept now, on the CPU: its moving average when there is one."""
         with self._averaged():
-            state = self.trainable.student.network.state_dict()
-            return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+            return whole_state(self.trainable.student.network)
 
     def finish(self) -> nn.Module:
         """Put the selected weights (best or last) into the student and return it in eval mode."""
         network = self.trainable.student.network
-        network.load_state_dict(self.best_state if self.best_state is not None else self.student_state())
+        self.kept_state = self.best_state if self.best_state is not None else self.student_state()
+        load_whole_state(network, self.kept_state)
         return network.requires_grad_(True).eval()
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +11,14 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from limbeck.config import RunSettings
 from limbeck.errors import SettingError, check_choice
@@ -63,7 +72,35 @@ def stepping(accelerator: Accelerator, optimizer: Any) -> Any:
 
 def sharded(model: nn.Module) -> bool:
     """Whether the parameters are spread over the processes (FSDP2)."""
-    return any(type(parameter).__name__ == "DTensor" for parameter in model.parameters())
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+@contextmanager
+def whole_parameters(model: nn.Module) -> Iterator[None]:
+    """Inside the block every process holds all of a sharded model, so that its parts may be called on their own."""
+    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in shards:
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in shards:
+            module.reshard()
+
+
+def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state on the CPU, whole on every process even where the module is sharded."""
+    state = {name: value.detach() for name, value in module.state_dict().items()}
+    whole = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+    return {name: value.to("cpu", copy=True) for name, value in whole.items()}
+
+
+def load_whole_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """The reverse of :func:`whole_state`."""
+    if sharded(module):
+        set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
+    else:
+        module.load_state_dict(state)
 
 
 def state_dicts(model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -89,9 +89,10 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
             self.needs = self.needs | {"labels"}
         self.student_head: nn.Linear | None = None
         self.teacher_head: nn.Linear | None = None
-        self.log_scale = nn.Parameter(torch.tensor(min(1.0, math.log(max_scale))))
+        # One number in one dimension: FSDP2 shards no scalars.
+        self.log_scale = nn.Parameter(torch.tensor([min(1.0, math.log(max_scale))]))
         if self._paper:
-            self.bias = nn.Parameter(torch.tensor(0.0))
+            self.bias = nn.Parameter(torch.zeros(1))
             self.dead_parameters = frozenset({"bias"})
             self.local_negatives = True
 
@@ -146,7 +147,7 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         return self.log_scale.exp()
 
     def monitors(self) -> dict[str, Tensor]:
-        return {"scale": self.log_scale.detach().exp().clamp(max=self.max_scale)}
+        return {"scale": self.log_scale.detach().exp().clamp(max=self.max_scale).squeeze()}
 
     def no_weight_decay(self) -> set[str]:
         return set() if self._paper else {"log_scale"}

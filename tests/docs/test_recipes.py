@@ -1,0 +1,78 @@
+"""Every recipe is read by the settings type of its verb, and the benchmark's are the benchmark's protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from limbeck.config import DistillSettings, RunSettings, TrainSettings
+from limbeck.data.sources import find_source
+from limbeck.data.views import parse_views
+from limbeck.models.spec import parse_spec
+from limbeck.models.zoo import zoo_models
+from limbeck.objectives import parse_objective
+
+from .conftest import ROOT
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+# SGD over 240 epochs as RepDistiller and the authors of ICD train on CIFAR-100.
+PROTOCOL = {
+    "data": "cifar100",
+    "augment": "crop=4,flip",
+    "epochs": 240,
+    "batch_size": 64,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 5e-4,
+    "decay_norm_and_bias": True,
+    "schedule": "multistep",
+    "milestones": [150, 180, 210],
+    "gamma": 0.1,
+    "warmup_epochs": 0,
+    "precision": "fp32",
+    "val_fraction": 0,
+    "select": "last",
+}
+
+
+def read(path: Path) -> RunSettings:
+    verb = TrainSettings if "\nmodel:" in path.read_text(encoding="utf-8") else DistillSettings
+    return verb.read(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_names_what_exists(path: Path) -> None:
+    settings = read(path)
+    assert find_source(settings.data)
+    assert parse_views("none" if settings.augment == "auto" else settings.augment)
+    network = settings.model if isinstance(settings, TrainSettings) else getattr(settings, "student", None)
+    assert parse_spec(network or "").name in zoo_models()
+    if isinstance(settings, DistillSettings):
+        assert parse_objective(settings.objective)
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.stem.startswith("cifar100")], ids=lambda path: path.stem)
+def test_the_benchmark_recipes_are_its_protocol(path: Path) -> None:
+    settings = read(path)
+    assert {key: getattr(settings, key) for key in PROTOCOL} == PROTOCOL
+
+
+def test_the_defaults_are_the_protocol_but_for_validation() -> None:
+    settings, recipe = DistillSettings(), find_source("cifar100")[0].recipe
+    assert recipe.epochs == PROTOCOL["epochs"]
+    assert recipe.augment == PROTOCOL["augment"]
+    assert [m * recipe.epochs for m in settings.milestones] == PROTOCOL["milestones"]
+    said = (
+        "batch_size",
+        "optimizer",
+        "momentum",
+        "nesterov",
+        "weight_decay",
+        "decay_norm_and_bias",
+        "schedule",
+        "gamma",
+    )
+    assert {key: getattr(settings, key) for key in said} == {key: PROTOCOL[key] for key in said}
