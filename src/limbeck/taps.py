@@ -122,7 +122,7 @@ def pooled(tensor: Tensor) -> Tensor:
 def module_at(network: nn.Module, path: str) -> nn.Module:
     """The module at a dotted path, or TapError with the nearest path that exists."""
     modules: dict[str, nn.Module] = dict(network.named_modules())
-    if path in modules and path:
+    if path in modules:
         return modules[path]
     guess = nearest(path, [name for name in modules if name])
     parent = path

@@ -32,7 +32,6 @@ def test_an_objective_says_all_that_explain_shows(name: str, capsys: pytest.Capt
     assert facts["needs"]
     assert facts["presets"]
     assert facts["sections"].get("Scale"), "the docstring needs a part 'Scale:'"
-    assert set(facts["sections"]) <= {"Scale", "Differences"}
     assert [key for key, about in facts["arguments"].items() if not about["what"]] == []
     if name != "ce":  # older than any paper
         assert facts["paper"]["title"]
@@ -43,7 +42,7 @@ def test_an_objective_says_all_that_explain_shows(name: str, capsys: pytest.Capt
 def test_a_formula_is_drawn_by_browsers_and_terminals(name: str) -> None:
     formula = objectives()[name].formula
     drawn = hooks.mathml(formula, block=True)
-    assert drawn.startswith("<math")
+    assert "<math" in drawn
     assert "\\" not in drawn, "a command that latex2mathml does not know"
     lines = readable(formula)
     assert lines

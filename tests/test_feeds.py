@@ -1,0 +1,124 @@
+"""A run on each kind of data: files, arrays, a user's own loaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import limbeck
+from limbeck.config import TrainSettings
+from limbeck.data import load_data
+from limbeck.errors import DataError, SettingError, SignalError
+from limbeck.feeds import image_feeds, loader_feeds, read_data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 4)):
+        for name, shade in (("dark", 60), ("light", 190)):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(generator.normal(shade, 20, (80, 90, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{number}.png")
+    return root
+
+
+def network(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+
+
+def test_a_run_on_image_files(folder: Path) -> None:
+    data = load_data(str(folder), image_size=72)
+    assert not data.resident
+    done = limbeck.distill(
+        network(8), network(), data, "kd", epochs=2, batch_size=8, workers=0, allow_weak_teacher=True
+    )
+    assert done.result.validation_last is not None
+
+
+def test_views_of_files_take_no_crop_in_memory(folder: Path) -> None:
+    data = load_data(str(folder), image_size=72)
+    with pytest.raises(SettingError, match="crop and cutout are for images held in memory"):
+        limbeck.train(network(), data, epochs=1, batch_size=8, augment="crop=4")
+
+
+def test_a_run_on_arrays(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (64, 10, 10, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(64) % 2)
+    done = limbeck.train("convnet_tiny", str(tmp_path / "data.npz"), epochs=1, batch_size=16, val_fraction=0.25)
+    assert done.result.data.startswith("data")
+
+
+def test_an_unreadable_image_is_named(folder: Path, tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        (tmp_path / "train" / part).mkdir(parents=True)
+        source = sorted((folder / "train" / "dark").iterdir())[0]
+        (tmp_path / "train" / part / "good.png").write_bytes(source.read_bytes())
+        (tmp_path / "train" / part / "other.png").write_bytes(source.read_bytes())
+    (tmp_path / "train" / "b" / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"broken\.png"):
+        read_data(TrainSettings(data=str(tmp_path), val_fraction=0.0))
+
+
+def loaders(count: int = 64) -> limbeck.Loaders:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 6, generator=generator)
+    data = TensorDataset(inputs, (inputs.sum(1) > 0).long())
+    return limbeck.Loaders(DataLoader(data, batch_size=16, shuffle=True))
+
+
+def test_a_loader_needs_no_validation_and_no_test() -> None:
+    def make(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 2))
+
+    teacher = limbeck.train(make(16), loaders(), epochs=10, lr=0.1).student
+    done = limbeck.distill(teacher, make(4), loaders(), "icd+kd", epochs=2)
+    result = done.result
+    assert (result.validation_last, result.validation_best, result.test) == (None, None, None)
+    assert result.teacher_validation is not None
+    assert result.teacher_validation > 0.9
+
+
+def test_a_loader_has_no_usual_number_of_epochs() -> None:
+    with pytest.raises(SettingError, match="epochs is not given"):
+        limbeck.train(nn.Linear(6, 2), loaders())
+
+
+def test_names_need_named_data() -> None:
+    with pytest.raises(SettingError, match="which needs a data set by name too"):
+        limbeck.train("convnet_tiny", loaders(), epochs=1)
+
+
+def test_labels_beyond_the_logits_are_explained() -> None:
+    three = TensorDataset(torch.randn(32, 6), torch.arange(32) % 3)
+    with pytest.raises(SignalError, match="tells 2 classes apart, and loader has labels up to 2"):
+        limbeck.train(nn.Linear(6, 2), limbeck.Loaders(DataLoader(three, batch_size=16)), epochs=1)
+
+
+def test_validation_and_teacher_check_never_touch_the_test_set() -> None:
+    data = load_data("digits")
+    feeds = image_feeds(data, TrainSettings(), torch.device("cpu"))
+    assert data.val is not None
+    seen = torch.cat([batch.index for batch in feeds.check() if batch.index is not None])
+    assert torch.equal(seen.sort().values, data.val.index.sort().values)
+    without = load_data("digits", train_limit=100)
+    object.__setattr__(without, "val", None)
+    few = image_feeds(without, TrainSettings(), torch.device("cpu"))
+    assert few.validation is None
+    indices = torch.cat([batch.index for batch in few.check() if batch.index is not None])
+    assert set(indices.tolist()) <= set(without.train.index.tolist())
+
+
+def test_the_loader_gives_its_inputs_as_they_are() -> None:
+    feeds = loader_feeds(loaders().train, None, None, TrainSettings(), torch.device("cpu"))
+    batch: Any = next(iter(feeds.train.epoch(0)))
+    assert batch.inputs.dtype == torch.float32
+    assert feeds.data is None
