@@ -120,7 +120,7 @@ def pooled(tensor: Tensor) -> Tensor:
 
 
 def module_at(network: nn.Module, path: str) -> nn.Module:
-    """The module at a dotted path, or TapError with the nearest path that exists."""
+    """The module at a dotted path ("" is the network itself), or TapError with the nearest path that exists."""
     modules: dict[str, nn.Module] = dict(network.named_modules())
     if path in modules:
         return modules[path]
