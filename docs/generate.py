@@ -1,6 +1,6 @@
 """Writes docs/objectives from what ``limbeck explain`` and ``limbeck list`` know. Run it after changing an objective.
 
-    python docs/generate.py
+python docs/generate.py
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def _page(found: dict[str, Any]) -> str:
         lines.append("")
     lines += ["## Needs", "", f"{_needs(found)}.", ""]
     if found["batch_coupled"]:
-        lines += ["The loss of a sample depends on the others in its batch, so a batch is never split into micro-batches.", ""]
+        lines += [
+            "The loss of a sample depends on the others in its batch, so a batch is never split into micro-batches.",
+            "",
+        ]
     for heading, text in found["sections"].items():
         lines += [f"## {heading}", "", _prose(text), ""]
     if found["presets"]:

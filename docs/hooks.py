@@ -23,12 +23,12 @@ _formulas: list[str] = []
 
 def mathml(latex: str, *, block: bool) -> str:
     """MathML of a formula, on one line."""
-    # Statements that stand side by side in a paper stand below each other here, where lines are short.
     # One word, not a product of letters.
     latex = re.sub(r"\\mathrm(?=\{\w\w)", r"\\operatorname", latex)
+    # Statements that stand side by side in a paper stand below each other here, where lines are short.
     statements = re.split(r",?\s*\\q?quad\s*", latex) if block else [latex]
-    shown = [convert(" ".join(part.split()), display="block" if block else "inline") for part in statements]
-    return "".join(shown)
+    shown = "".join(convert(" ".join(part.split()), display="block" if block else "inline") for part in statements)
+    return f'<span class="formula">{shown}</span>' if block else shown
 
 
 def on_config(config: Any) -> Any:
@@ -36,7 +36,9 @@ def on_config(config: Any) -> Any:
     folder = Path(config["docs_dir"]) / "objectives"
     names = sorted(path.name for path in folder.glob("*.md") if path.name != "index.md")
     pages = [{"Overview": "objectives/index.md"}, *({Path(name).stem: f"objectives/{name}"} for name in names)]
-    config["nav"] = [{"Objectives": pages} if entry == {"Objectives": "objectives"} else entry for entry in config["nav"]]
+    config["nav"] = [
+        {"Objectives": pages} if entry == {"Objectives": "objectives"} else entry for entry in config["nav"]
+    ]
     return config
 
 

@@ -241,7 +241,8 @@ class _Session:
         check_classes(
             dict(zip(("student", "teacher"), signals, strict=True)), self.feeds.classes, self.feeds.name, self.probe
         )
-        teacher_score = self._score_teacher(task, teacher)
+        assert signals[0].logits is not None
+        teacher_score = self._score_teacher(task, teacher, classes=signals[0].logits.shape[-1])
         build_objectives(self.stages, *signals, self.probe)
         trainable = Trainable(self.student.tapped, self.stages).to(self.device)
         self.say(f"objective   {self.objective}")
@@ -290,13 +291,12 @@ class _Session:
         if self.runs is not None:
             self.runs.append_metrics(record)
 
-    def _score_teacher(self, task: VisionTask, teacher: Teacher) -> Score | None:
-        if self.teacher is None or not any("labels" in stage.objective.needs for stage in self.stages):
+    def _score_teacher(self, task: VisionTask, teacher: Teacher, classes: int) -> Score | None:
+        if self.teacher is None:
             return None
         found = score(self._logits_of_teacher(task, teacher), self.feeds.check())
-        classes = len(self.feeds.classes) if self.feeds.classes else None
         self.say(f"            its accuracy is {found.accuracy:.2%} on {found.count:,} images")
-        if classes is not None and not self.job.distill.allow_weak_teacher:
+        if not self.job.distill.allow_weak_teacher:
             check_above_chance(found, classes)
         return found
 

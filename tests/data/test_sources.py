@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from limbeck.data import SourceEntry, list_sources, load_data, sources
+from limbeck.data import SourceEntry, list_sources, load_data, register_source, sources
 from limbeck.errors import DataError, MissingExtraError, SettingError
+from limbeck.plugins import load_plugins
 
 from .conftest import pixels
 
@@ -302,3 +303,27 @@ def test_shared_data(shared_data: Path, tmp_path: Path) -> None:
     photos = load_data(tmp_path / "imagenette128", test_limit=50)
     assert len(photos.classes) == 10
     assert not photos.resident
+
+
+def test_a_users_own_file_adds_a_source(tmp_path: Path) -> None:
+    from limbeck.data.sources import _registered
+
+    file = tmp_path / "my_data.py"
+    file.write_text(
+        "import torch\n"
+        "from limbeck.data import SourceEntry, register_source\n"
+        "from limbeck.data.sources import RawData, RawSplit\n"
+        "def load(request):\n"
+        "    split = RawSplit(torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.arange(8) % 2)\n"
+        "    return RawData('stripes', split, None, None, ('a', 'b'))\n"
+        "register_source(SourceEntry('stripes', 'two kinds of nothing', 2, '4×4', 'nothing', load))\n"
+    )
+    try:
+        load_plugins([str(file)])
+        assert "stripes" in [entry.name for entry in list_sources()]
+        assert len(load_data("stripes", val_fraction=0).train) == 8
+        taken = SourceEntry("digits", "", None, "", "", lambda request: None)  # type: ignore[arg-type,return-value]
+        with pytest.raises(SettingError, match="'digits' is taken"):
+            register_source(taken)
+    finally:
+        _registered.pop("stripes", None)

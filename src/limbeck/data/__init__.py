@@ -3,7 +3,7 @@
 from limbeck.data.batches import Batches, FileBatches, ResidentBatches, eval_batches
 from limbeck.data.loader import LoaderBatches
 from limbeck.data.preprocess import Preprocess
-from limbeck.data.sources import SourceEntry, list_sources
+from limbeck.data.sources import SourceEntry, list_sources, register_source
 from limbeck.data.views import Views, parse_views
 from limbeck.data.vision import ImageData, ImageSplit, load_data
 
@@ -21,4 +21,5 @@ __all__ = [
     "list_sources",
     "load_data",
     "parse_views",
+    "register_source",
 ]

@@ -90,6 +90,20 @@ class SourceEntry:
     recipe: Recipe = field(default_factory=Recipe)
 
 
+_registered: dict[str, SourceEntry] = {}
+
+
+def register_source(entry: SourceEntry) -> SourceEntry:
+    """Make a source known in this process, as a user's own file does that ``--plugins`` names.
+
+    Raises SettingError when another source has its name.
+    """
+    if any(entry.name == other.name for other in list_sources() if other is not _registered.get(entry.name)):
+        raise SettingError(f"the data source name '{entry.name}' is taken.")
+    _registered[entry.name] = entry
+    return entry
+
+
 def default_data_dir() -> Path:
     """``$LIMBECK_DATA``, or ``~/.cache/limbeck``."""
     return Path(os.environ.get("LIMBECK_DATA") or "~/.cache/limbeck").expanduser()
@@ -110,6 +124,7 @@ def list_sources() -> list[SourceEntry]:
             logger.warning("the data source '%s' is left out: not a SourceEntry, or its name is taken.", point.name)
             continue
         found[entry.name] = entry
+    found |= _registered
     return sorted(found.values(), key=lambda entry: entry.name)
 
 
