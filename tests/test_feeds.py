@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import limbeck
 from limbeck.config import TrainSettings
-from limbeck.data import load_data
+from limbeck.data import ImageSplit, eval_batches, load_data
 from limbeck.errors import DataError, SettingError, SignalError
 from limbeck.feeds import image_feeds, loader_feeds, read_data
+from limbeck.signals import Batch
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,29 @@ def test_a_run_on_image_files(folder: Path) -> None:
         network(8), network(), data, "kd", epochs=2, batch_size=8, workers=0, allow_weak_teacher=True
     )
     assert done.result.validation_last is not None
+
+
+def test_no_augmentation_of_files_is_the_centre_of_each_image(folder: Path) -> None:
+    data = load_data(str(folder), image_size=72)
+    settings = TrainSettings(batch_size=8, workers=0, augment="none")
+    feeds = image_feeds(data, settings, torch.device("cpu"))
+    assert feeds.views == "none"
+    plain = {int(i): x for b in eval_batches(data.train, 8, image_size=(72, 72)) for i, x in _indexed(b)}
+    for batch in feeds.train.epoch(0):
+        assert batch.view is not None
+        assert not batch.view.any()
+        assert all(torch.equal(plain[int(i)], pixels) for i, pixels in _indexed(batch))
+
+
+def _indexed(batch: Batch) -> Iterable[tuple[Any, torch.Tensor]]:
+    assert batch.index is not None
+    return zip(batch.index, batch.inputs, strict=True)
+
+
+def test_views_of_files_name_the_crop(folder: Path) -> None:
+    settings = TrainSettings(batch_size=8, workers=0, augment="flip,randaugment=1")
+    feeds = image_feeds(load_data(str(folder), image_size=72), settings, torch.device("cpu"))
+    assert feeds.views == "resized crop, flip, randaugment=1"
 
 
 def test_views_of_files_take_no_crop_in_memory(folder: Path) -> None:
@@ -83,13 +108,20 @@ def test_a_loader_needs_no_validation_and_no_test() -> None:
     done = limbeck.distill(teacher, make(4), loaders(), "icd+kd", epochs=2)
     result = done.result
     assert (result.validation_last, result.validation_best, result.test) == (None, None, None)
-    assert result.teacher_validation is not None
-    assert result.teacher_validation > 0.9
+    # Scored on training samples before the first step, which is no validation accuracy.
+    assert result.teacher_validation is None
 
 
 def test_a_loader_has_no_usual_number_of_epochs() -> None:
     with pytest.raises(SettingError, match="epochs is not given"):
         limbeck.train(nn.Linear(6, 2), loaders())
+
+
+def test_a_loader_without_a_batch_is_refused() -> None:
+    data = TensorDataset(torch.randn(8, 6), torch.arange(8) % 2)
+    empty = DataLoader(data, batch_size=16, drop_last=True)
+    with pytest.raises(DataError, match="the training loader has no batch"):
+        loader_feeds(empty, None, None, TrainSettings(), torch.device("cpu"))
 
 
 def test_names_need_named_data() -> None:
@@ -115,6 +147,16 @@ def test_validation_and_teacher_check_never_touch_the_test_set() -> None:
     assert few.validation is None
     indices = torch.cat([batch.index for batch in few.check() if batch.index is not None])
     assert set(indices.tolist()) <= set(without.train.index.tolist())
+
+
+def test_no_training_image_is_copied_for_the_teacher_check_beside_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_data("digits")
+
+    def refuse(split: ImageSplit, positions: torch.Tensor) -> ImageSplit:
+        raise AssertionError("copied")
+
+    monkeypatch.setattr(ImageSplit, "subset", refuse)
+    assert image_feeds(data, TrainSettings(), torch.device("cpu")).validation is not None
 
 
 def test_the_loader_gives_its_inputs_as_they_are() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 import limbeck
 from limbeck.data import ImageData, Preprocess, load_data
-from limbeck.errors import SettingError, WeightsError
+from limbeck.errors import SettingError, TapError, WeightsError
 from limbeck.models import CreatedModel, InputSpec, create_model, save_weights
 from limbeck.networks import Network, card, open_network, read_card, resolve, share_preprocess
 from limbeck.signals import Batch
@@ -114,3 +115,68 @@ def test_a_teacher_with_a_random_classifier_is_refused(data: ImageData, monkeypa
     with pytest.raises(WeightsError, match="its classifier would be random"):
         opened("timm:resnet10t@pretrained", data)
     assert opened("timm:resnet10t@pretrained", data, who="student").name == "timm:resnet10t"
+
+
+VIT = "timm:vit_tiny_patch16_224(patch_size=4, depth=1, embed_dim=12)"
+
+
+@pytest.mark.parametrize("size", [(12, 12), None])
+def test_a_network_is_reopened_at_the_size_of_its_weights(
+    data: ImageData, tmp_path: Path, size: tuple[int, int] | None
+) -> None:
+    # Resized from the data's 8 pixels as published weights are, or trained on images of another size.
+    created = create_model(VIT, num_classes=10, in_channels=1, image_size=12)
+    trained_on = data if size else replace(data, image_size=(12, 12))
+    own = Preprocess((0.25,), (0.5,), size)
+    save_weights(created.network, tmp_path / "w.safetensors", card(VIT, trained_on, own))
+    network = opened(str(tmp_path / "w.safetensors"), data)
+    assert network.preprocess(data.train.images[:2]).shape == (2, 1, 12, 12)
+    assert network.tapped.classifier == "head"
+
+
+def test_an_embedding_that_nobody_needs_is_not_looked_for(data: ImageData) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.GLU())
+    with pytest.raises(TapError, match="student_classifier or teacher_classifier"):
+        opened(network, data)
+    assert opened(network, data, embedding=False).tapped.classifier is None
+    assert opened(network, data, embedding=False, classifier="1").tapped.classifier == "1"
+
+
+@pytest.mark.parametrize("embedding", [True, False])
+def test_a_network_that_cannot_take_the_images_is_a_sentence(data: ImageData, embedding: bool) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(65, 10))
+    with pytest.raises(
+        SettingError, match=r"teacher: Sequential cannot take an input of shape \(2, 1, 8, 8\) \(Runtime"
+    ):
+        opened(network, data, embedding=embedding)
+
+
+@pytest.mark.parametrize("model", ["timm:resnet10t(in_chans=3)", "convnet_tiny(in_channels=3)"])
+def test_grey_images_are_repeated_for_a_network_of_three_channels(data: ImageData, tmp_path: Path, model: str) -> None:
+    network = opened(model, data)
+    assert network.preprocess(data.train.images[:2]).shape == (2, 3, 8, 8)
+    file = tmp_path / "w.safetensors"
+    save_weights(network.tapped.network, file, card(model, data, network.preprocess))
+    again = opened(str(file), data)
+    assert share_preprocess(network, again) is network.preprocess
+
+
+def test_a_network_that_repeats_grey_images_itself_is_left_to_it(data: ImageData) -> None:
+    class Repeats(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images.repeat(1, 3, 1, 1))
+
+    network = opened(Repeats(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10)), data)
+    assert network.preprocess(data.train.images[:2]).shape == (2, 1, 8, 8)
+
+
+def test_a_teacher_of_a_run_and_a_student_by_name_share_one_preprocess(data: ImageData, tmp_path: Path) -> None:
+    done = limbeck.train("convnet(widths=[4])", data, epochs=1, name="run", runs_dir=tmp_path)
+    student, teacher = opened("convnet_tiny", data, who="student"), opened(str(done.folder), data)
+    assert share_preprocess(student, teacher) is student.preprocess
+
+
+def test_a_card_is_read_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_weights(nn.Linear(2, 2), tmp_path / "w.safetensors", card("mine", None, nn.Identity()))
+    assert read_card("~/w.safetensors") == {"model": "mine"}

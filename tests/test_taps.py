@@ -136,6 +136,22 @@ def test_a_deep_copy_records_into_its_own_copy() -> None:
     assert original(images()).features["stem"].abs().max() > 0
 
 
+def test_closing_leaves_the_network_as_it_was_given() -> None:
+    network = net()
+    tapped = Tapped(network, features=["stem"], classifier="head")
+    duplicate = copy.deepcopy(tapped)
+    network(images())  # records tensors with a gradient, which cannot be copied
+    tapped.close()
+    assert not network.stem._forward_hooks
+    assert not network.head._forward_pre_hooks
+    network(images())
+    copy.deepcopy(tapped)
+    copy.deepcopy(network)
+    assert set(duplicate(images()).features) == {"stem"}
+    duplicate.close()
+    assert not duplicate.network.stem._forward_hooks
+
+
 def test_tapping_adds_nothing_to_the_weights() -> None:
     network = net()
     assert (

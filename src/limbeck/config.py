@@ -150,7 +150,7 @@ class RunSettings(DataSettings):
         default=False, description="Trade time for memory in networks that support it."
     )
 
-    seed: int = Field(default=0, ge=0, description="Seed of weights, order and views.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of weights, order and views.")
     name: str | None = Field(
         default=None, description="Name of the run's folder; made from the settings when not given."
     )

@@ -59,7 +59,8 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoResult:
 def _runs(settings: DemoSettings, data: ImageData, folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
     # A cosine, since these runs are far shorter than the benchmark's 240 epochs, for which the default steps are made.
     common = {"runs_dir": folder, "epochs": settings.epochs, "data": "digits", "schedule": "cosine", "select": "last"}
-    common["checkpoint_epochs"] = settings.epochs
+    # Twice as fast for the teacher's convolutions on a CPU.
+    common |= {"checkpoint_epochs": settings.epochs, "channels_last": True}
     teacher = TrainSettings.make({**common, "model": settings.teacher, "name": "teacher"})
     yield _path(_do(job_of(teacher), data, "teacher", say))
     weights = f"{settings.teacher}@{folder / 'teacher' / STUDENT}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -16,18 +17,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from limbeck.config import DistillSettings, RunSettings, TrainSettings
-from limbeck.data import ImageData
+from limbeck.data import ImageData, parse_views
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.loop import Loop
 from limbeck.engine.probe import build_objectives, check_classes, probe_signals
 from limbeck.engine.runtime import make_accelerator, whole_parameters
 from limbeck.engine.trainable import Stage, Trainable
-from limbeck.errors import SettingError
+from limbeck.errors import NonFiniteError, SettingError, TeacherError
 from limbeck.evaluate import Score, score
 from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data
 from limbeck.machine import command_line, device_name, now, peak_memory_mb, versions
 from limbeck.models import save_weights
-from limbeck.networks import Network, card, checkpoint_gradients, open_network, share_preprocess
+from limbeck.networks import Network, card, checkpoint_gradients, open_network, read_card, share_preprocess
 from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
 from limbeck.plugins import load_plugins
 from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
@@ -65,6 +66,28 @@ class Job:
     objective: str | Objective
     settings: RunSettings
     data: ImageData | Loaders | None = None
+
+    def described(self, objective: Objective) -> RunSettings:
+        """The settings with what was given as an object told in words, so that a run's folder says what was run."""
+
+        def named(part: object, words: str | None) -> str | None:
+            return part if isinstance(part, str) else words
+
+        data = (
+            "loader"
+            if isinstance(self.data, Loaders)
+            else self.data.name
+            if self.data is not None
+            else self.settings.data
+        )
+        words: dict[str, Any] = {"data": data}
+        student = named(self.student, type(self.student).__name__)
+        if isinstance(self.settings, DistillSettings):
+            words |= {"student": student, "teacher": named(self.teacher, type(self.teacher).__name__)}
+            words |= {"objective": named(self.objective, str(objective))}
+        elif isinstance(self.settings, TrainSettings):
+            words |= {"model": student}
+        return self.settings.model_copy(update=words)
 
     @property
     def distill(self) -> DistillSettings:
@@ -106,19 +129,27 @@ def run(
     """
     settings = job.settings
     load_plugins(settings.plugins)
-    objective = job.objective if isinstance(job.objective, Objective) else parse_objective(job.objective)
+    if settings.augment != "auto":
+        parse_views(settings.augment)
+    # A copy, so that one objective can serve many runs: each starts with fresh heads and scales.
+    objective = copy.deepcopy(job.objective) if isinstance(job.objective, Objective) else parse_objective(job.objective)
     stages = _stages(job, objective)
     _check_accumulation(settings, stages)
     accelerator = make_accelerator(settings)
-    runs = RunFolder(settings, _default_name(job, objective)) if folder else None
-    set_seed(settings.seed)
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(accelerator.device)
+    runs = RunFolder(job.described(objective), _default_name(job, objective)) if folder else None
+    networks: list[Network] = []
     try:
-        return _Session(job, objective, stages, accelerator, runs, callbacks, say).run()
+        set_seed(settings.seed)
+        return _Session(job, objective, stages, accelerator, runs, callbacks, say, networks).run()
     except BaseException:
         if runs is not None:
-            runs.remove_if_unused()
+            runs.leave()
         raise
     finally:
+        for network in networks:
+            network.tapped.close()
         accelerator.free_memory()
 
 
@@ -158,6 +189,7 @@ class _Session:
         runs: RunFolder | None,
         callbacks: Sequence[Callback],
         say: Callable[[str], None],
+        networks: list[Network],
     ) -> None:
         self.job, self.objective, self.accelerator, self.runs = job, objective, accelerator, runs
         self.callbacks, self.say, self.settings = callbacks, say, job.settings
@@ -166,8 +198,12 @@ class _Session:
         self.epochs = self.settings.epochs or self._usual_epochs()
         self.stages = [*stages[:-1], Stage(stages[-1].objective, self.epochs)]
         self.probe = next(iter(self.feeds.train.epoch(0))).to(self.device)
+        self.embedding = any("embedding" in stage.objective.needs for stage in stages)
         self.student = self._student()
+        networks.append(self.student)
         self.teacher = self._teacher()
+        if self.teacher is not None:
+            networks.append(self.teacher)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -201,6 +237,7 @@ class _Session:
             device=self.device,
             features={path: path for path in self.job.distill.taps},
             classifier=self.job.distill.student_classifier,
+            embedding=self.embedding,
         )
         if self.settings.gradient_checkpointing:
             checkpoint_gradients(student.tapped.network, student.name)
@@ -220,6 +257,7 @@ class _Session:
             device=self.device,
             features=self.job.distill.taps,
             classifier=self.job.distill.teacher_classifier,
+            embedding=self.embedding,
             image_size=self.job.distill.teacher_size,
         )
         if teacher.tapped.network is self.student.tapped.network:
@@ -241,13 +279,15 @@ class _Session:
         check_classes(
             dict(zip(("student", "teacher"), signals, strict=True)), self.feeds.classes, self.feeds.name, self.probe
         )
-        assert signals[0].logits is not None
-        teacher_score = self._score_teacher(task, teacher, classes=signals[0].logits.shape[-1])
         build_objectives(self.stages, *signals, self.probe)
+        assert signals[0].logits is not None
+        classes = signals[0].logits.shape[-1]
+        del signals  # feature maps among them, which would stay in memory throughout
         trainable = Trainable(self.student.tapped, self.stages).to(self.device)
         self.say(f"objective   {self.objective}")
         needed = any(stage.objective.needs_teacher for stage in self.stages)
         loop = self._loop(trainable, task, teacher if needed else NoTeacher())
+        teacher_score = self._score_teacher(task, teacher, classes)
         if self.runs is not None and self.runs.resumed:
             resumed = loop.resume()
             self.runs.drop_metrics_after(loop.position.step if resumed else -1)
@@ -256,6 +296,8 @@ class _Session:
                 if resumed
                 else "resumed     from the start: no checkpoint yet"
             )
+        if self.runs is not None:
+            self.runs.settle()
         outcome = loop.run()
         network = loop.finish()
         return self._write(network, loop, task, teacher, teacher_score, outcome)
@@ -294,8 +336,12 @@ class _Session:
     def _score_teacher(self, task: VisionTask, teacher: Teacher, classes: int) -> Score | None:
         if self.teacher is None:
             return None
-        found = score(self._logits_of_teacher(task, teacher), self.feeds.check())
-        self.say(f"            its accuracy is {found.accuracy:.2%} on {found.count:,} images")
+        try:
+            found = score(self._logits_of_teacher(task, teacher), self.feeds.check())
+        except NonFiniteError as error:
+            raise TeacherError(f"the teacher cannot teach: {error}") from None
+        split = "validation" if self.feeds.validation is not None else "training"
+        self.say(f"            its accuracy is {found.accuracy:.2%} on {found.count:,} {split} images")
         if not self.job.distill.allow_weak_teacher:
             check_above_chance(found, classes)
         return found
@@ -330,12 +376,14 @@ class _Session:
             data=self.feeds.name,
             seed=self.settings.seed,
             epochs=self.epochs,
-            select=self.settings.select,
+            select="last" if loop.best_state is None else "best",
             validation_last=outcome.last_accuracy,
             validation_best=outcome.best_accuracy,
             best_epoch=outcome.best_epoch,
             test=None if test is None else test.as_dict(),
-            teacher_validation=None if teacher_score is None else teacher_score.accuracy,
+            teacher_validation=None
+            if teacher_score is None or self.feeds.validation is None
+            else teacher_score.accuracy,
             teacher_test=None if teacher_test is None else teacher_test.as_dict(),
             student_parameters=self.student.parameters,
             teacher_parameters=None if self.teacher is None else self.teacher.parameters,
@@ -366,7 +414,7 @@ class _Session:
 
         metadata = card(self.student.name, self.feeds.data, self.student.preprocess)
         save_weights(state, runs.path / STUDENT, metadata)
-        runs.write_text("README.md", model_card(result, self.feeds.classes))
+        runs.write_text("README.md", model_card(result, self.feeds.classes, read_card(runs.path / STUDENT)))
         runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")
 
 

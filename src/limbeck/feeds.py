@@ -25,12 +25,13 @@ from limbeck.data import (
 from limbeck.data.stratify import choose
 from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
-from limbeck.errors import SettingError
+from limbeck.errors import DataError, SettingError
 from limbeck.signals import Batch
 
 EvalBatches = Callable[[], Iterable[Batch]]
 
 _TEACHER_CHECK_IMAGES = 2000
+_AREAS = (0.08, 1.0)  # of RandomResizedCrop, as on ImageNet
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Feeds:
     validation, test: make the batches of the split anew; None when there is none.
     check: a split on which a teacher is scored before the first step: validation, else some training samples.
     classes: their names; None for a user's own loader. data: the images' facts; None for a user's own loader, whose inputs
-    go to the networks as they are.
+    go to the networks as they are. views: how training images are augmented, for the log.
     """
 
     name: str
@@ -75,17 +76,26 @@ def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) ->
             f"batch_size is {settings.batch_size}, and {data.name} has {len(data.train)} training images."
         )
     validation = _in_order(data, data.val, settings, device)
-    few = data.train.subset(choose(data.train.labels, min(len(data.train), _TEACHER_CHECK_IMAGES), seed=0))
     return Feeds(
         name=data.name,
         train=_training(data, views, settings, device),
         validation=validation,
         test=_in_order(data, data.test, settings, device),
-        check=validation or _all_of(data, few, settings, device),
-        views=str(views),
+        check=validation or _all_of(data, _sample_of(data.train), settings, device),
+        views=_described(views, data.resident),
         classes=data.classes,
         data=data,
     )
+
+
+def _sample_of(split: ImageSplit) -> ImageSplit:
+    return split.subset(choose(split.labels, min(len(split), _TEACHER_CHECK_IMAGES), seed=0))
+
+
+def _described(views: Views, resident: bool) -> str:
+    if resident or views == Views():
+        return str(views)
+    return ", ".join(["resized crop", *str(views).split(",")])
 
 
 def _training(data: ImageData, views: Views, settings: RunSettings, device: torch.device) -> Batches:
@@ -96,7 +106,7 @@ def _training(data: ImageData, views: Views, settings: RunSettings, device: torc
     if views.crop or views.cutout:
         raise SettingError(
             f"augment: crop and cutout are for images held in memory; {data.name} is read from files, which are cut by "
-            "RandomResizedCrop. Give 'flip', 'randaugment=N' or both."
+            "RandomResizedCrop. Give 'flip', 'randaugment=N', both or 'none'."
         )
     return FileBatches(
         data.train,
@@ -104,6 +114,7 @@ def _training(data: ImageData, views: Views, settings: RunSettings, device: torc
         settings.batch_size,
         settings.seed,
         flip=views.flip,
+        scale=None if views == Views() else _AREAS,
         randaugment=views.randaugment,
         workers=settings.workers,
         device=device,
@@ -137,8 +148,15 @@ def loader_feeds(
     settings: RunSettings,
     device: torch.device,
 ) -> Feeds:
-    """Feeds from a user's own loaders; the inputs go to both networks as they are."""
+    """Feeds from a user's own loaders; the inputs go to both networks as they are.
+
+    Raises DataError when the training loader has no batch.
+    """
     batches = LoaderBatches(train, seed=settings.seed, device=device, world_size=world_size())
+    if len(batches) == 0:
+        raise DataError(
+            "the training loader has no batch: its data is empty, or smaller than its batch_size while drop_last is on."
+        )
     return Feeds(
         name="loader",
         train=batches,

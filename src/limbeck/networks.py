@@ -15,11 +15,13 @@ from torch import nn
 from limbeck.data import ImageData, Preprocess
 from limbeck.errors import LimbeckError, SettingError, WeightsError
 from limbeck.models import CreatedModel, InputSpec, create_model
+from limbeck.models.spec import parse_spec
 from limbeck.runs import STUDENT
 from limbeck.signals import Batch
-from limbeck.taps import Tapped, find_classifier
+from limbeck.taps import Tapped, evaluating, find_classifier
 
 _CARD = "limbeck"
+_COLOURS = 3
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,17 @@ def open_network(
     features: Mapping[str, str],
     classifier: str | None,
     image_size: int | None = None,
+    embedding: bool = True,
 ) -> Network:
     """Make or take a network, put it on the device, find its embedding and set up its input.
 
     ``who`` is "teacher" or "student", for messages. Weights that know their normalisation (published ones, and files that
-    limbeck wrote) bring it along; otherwise the data's is used.
+    limbeck wrote) bring it along; otherwise the data's is used. They bring the size of their images along too, which
+    ``image_size`` overrides. Grey images are repeated for a network that takes three channels. Without ``embedding`` the
+    classifier is tapped only if it is named.
 
     Raises:
-        SettingError, WeightsError: the network does not exist, or its weights do not fit.
+        SettingError, WeightsError: the network does not exist, its weights do not fit, or it cannot take the images.
         TapError: a tap names no layer, or the classifier cannot be told.
     """
     name = model if isinstance(model, str) else type(model).__name__
@@ -66,14 +71,19 @@ def open_network(
             raise SettingError(
                 f"the {who} is given by name, which needs a data set by name too; give the network itself."
             )
-        created = _create(model, who, data)
-        network, name, spec = created.network, created.name, created.input or _card_input(created.weights)
+        created = _create(model, who, data, image_size)
+        network, name, spec = created.network, created.name, created.input or _card_input(created.weights, data)
     else:
         network = model
-    preprocess = nn.Identity() if data is None else _preprocess(data, spec, image_size)
     network.to(device)
-    preprocess.to(device)
-    classifier = classifier or _classifier(network, preprocess(probe.inputs[:2]), who)
+    preprocess: nn.Module = nn.Identity()
+    if data is not None:
+        preprocess = _preprocess(data, spec, image_size).to(device)
+        preprocess = _with_colours(network, preprocess, probe.inputs[:2]).to(device)
+    if embedding and not classifier:
+        classifier = _classifier(network, preprocess(probe.inputs[:2]), name, who)
+    elif data is not None:
+        _check_takes(network, preprocess(probe.inputs[:2]), name, who)
     return Network(name, Tapped(network, features=features, classifier=classifier), preprocess)
 
 
@@ -96,11 +106,11 @@ def resolve(model: str) -> str:
     return f"{facts['model']}@{path}"
 
 
-def _create(model: str, who: str, data: ImageData) -> CreatedModel:
+def _create(model: str, who: str, data: ImageData, image_size: int | None) -> CreatedModel:
     try:
-        created = create_model(
-            resolve(model), num_classes=len(data.classes), in_channels=data.in_channels, image_size=max(data.image_size)
-        )
+        text = resolve(model)
+        side = card_side(read_card(parse_spec(text).weights or "")) or image_size or max(data.image_size)
+        created = create_model(text, num_classes=len(data.classes), in_channels=data.in_channels, image_size=side)
     except LimbeckError as error:
         raise type(error)(f"{who}: {error}") from None
     if who == "teacher" and created.new_classifier:
@@ -111,19 +121,53 @@ def _create(model: str, who: str, data: ImageData) -> CreatedModel:
     return created
 
 
-def _classifier(network: nn.Module, inputs: torch.Tensor, who: str) -> str:
+def _classifier(network: nn.Module, inputs: torch.Tensor, name: str, who: str) -> str:
     try:
         return find_classifier(network, inputs)
     except LimbeckError as error:
         raise type(error)(f"{who}: {error}") from None
+    except Exception as error:  # the network's own code raises what it likes
+        raise _cannot_take(error, inputs, name, who) from error
+
+
+def _check_takes(network: nn.Module, inputs: torch.Tensor, name: str, who: str) -> None:
+    try:
+        _forward(network, inputs)
+    except Exception as error:  # the network's own code raises what it likes
+        raise _cannot_take(error, inputs, name, who) from error
+
+
+def _forward(network: nn.Module, inputs: torch.Tensor) -> None:
+    with evaluating(network), torch.no_grad():
+        network(inputs)
+
+
+def _cannot_take(error: Exception, inputs: torch.Tensor, name: str, who: str) -> SettingError:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    shape = tuple(getattr(inputs, "shape", ()))
+    said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return SettingError(f"{who}: {name} cannot take an input of shape {shape} ({said}).")
 
 
 def _preprocess(data: ImageData, spec: InputSpec | None, image_size: int | None) -> Preprocess:
     size = (image_size, image_size) if image_size else (spec.size if spec is not None else None)
-    if spec is None:
-        return Preprocess(data.mean, data.std, size)
-    channels = len(spec.mean)
-    return Preprocess(spec.mean, spec.std, size, spec.interpolation, channels)
+    spec = spec or InputSpec(data.mean, data.std, None, "bilinear")
+    # The channels are always named: settings that do the same must be equal to be shared.
+    return Preprocess(spec.mean, spec.std, size, spec.interpolation, max(len(spec.mean), data.in_channels))
+
+
+def _with_colours(network: nn.Module, preprocess: Preprocess, images: torch.Tensor) -> Preprocess:
+    """The preprocessing, with grey images repeated when the network's first convolution takes three channels."""
+    mean, std, size, interpolation, channels = preprocess.settings
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if channels != 1 or first is None or first.in_channels != _COLOURS:
+        return preprocess
+    try:
+        _forward(network, preprocess(images))
+    except Exception:  # as it should; a network that repeats the images itself does not come here
+        # One number for each channel, so that the file's card tells how many there are.
+        return Preprocess(mean * _COLOURS, std * _COLOURS, size, interpolation, _COLOURS)
+    return preprocess
 
 
 def checkpoint_gradients(network: nn.Module, name: str) -> None:
@@ -161,7 +205,8 @@ def card(model: str, data: ImageData | None, preprocess: nn.Module) -> dict[str,
 
 def read_card(path: Path | str) -> dict[str, Any]:
     """What :func:`card` wrote into a safetensors file; empty for other files."""
-    if not str(path).endswith(".safetensors") or not Path(path).is_file():
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
         return {}
     try:
         with safe_open(path, framework="pt") as file:
@@ -171,11 +216,20 @@ def read_card(path: Path | str) -> dict[str, Any]:
         return {}
 
 
-def _card_input(weights: str | None) -> InputSpec | None:
-    facts = read_card(weights).get("input") if weights else None
-    if not facts:
+def card_side(facts: Mapping[str, Any]) -> int | None:
+    """The side of the images that a card's network was built for, as ``create_model`` takes it; None where unsaid."""
+    size = (facts.get("input") or {}).get("size") or facts.get("image_size")
+    return max(map(int, size)) if size else None
+
+
+def _card_input(weights: str | None, data: ImageData) -> InputSpec | None:
+    facts = read_card(weights) if weights else {}
+    known = facts.get("input")
+    if not known:
         return None
-    size = facts["size"]
+    size = known["size"]
+    if size is None and facts.get("image_size") not in (None, list(data.image_size)):
+        size = facts["image_size"]
     return InputSpec(
-        tuple(facts["mean"]), tuple(facts["std"]), None if size is None else tuple(size), facts["interpolation"]
+        tuple(known["mean"]), tuple(known["std"]), None if size is None else (size[0], size[1]), known["interpolation"]
     )

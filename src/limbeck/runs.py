@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ class RunFolder:
     def __init__(self, settings: RunSettings, default_name: str) -> None:
         self.path = settings.runs_dir / (settings.name or default_name)
         self.resumed = False
+        self._replaced: Path | None = None
         problem: RunFolderError | None = None
         if rank() == 0:
             try:
@@ -72,7 +74,9 @@ class RunFolder:
         if not (self.path / CONFIG).is_file():
             raise RunFolderError(f"{self.path} exists and is not a run of limbeck; choose another name.")
         if settings.overwrite:
-            shutil.rmtree(self.path)
+            # Put aside until the new run has passed every check.
+            self._replaced = self.path.with_name(f".{self.path.name}-replaced-{secrets.token_hex(4)}")
+            self.path.rename(self._replaced)
         elif settings.resume:
             self._check_same(settings)
             self.resumed = True
@@ -110,10 +114,18 @@ class RunFolder:
         with atomic_path(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def remove_if_unused(self) -> None:
-        """Remove the folder again when nothing but its settings was written, as after an error before the first step."""
+    def settle(self) -> None:
+        """Delete the run that this one replaces: everything was checked and training begins."""
+        if self._replaced is not None:
+            shutil.rmtree(self._replaced)
+            self._replaced = None
+
+    def leave(self) -> None:
+        """After an error: remove the folder when nothing but its settings was written, and bring back what it replaced."""
         if rank() == 0 and not self.resumed and [entry.name for entry in self.path.iterdir()] == [CONFIG]:
             shutil.rmtree(self.path)
+            if self._replaced is not None:
+                self._replaced.rename(self.path)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from limbeck.errors import TapError, nearest
 from limbeck.signals import Signals
@@ -45,10 +46,13 @@ class Tapped(nn.Module):
         paths = dict(features) if isinstance(features, Mapping) else {path: path for path in features}
         self.feature_paths = paths
         self._recorded: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
         for name, path in paths.items():
-            module_at(network, path).register_forward_hook(_RecordOutput(self._recorded, "feature:" + name))
+            record = _RecordOutput(self._recorded, "feature:" + name)
+            self._handles.append(module_at(network, path).register_forward_hook(record))
         if classifier is not None:
-            module_at(network, classifier).register_forward_pre_hook(_RecordInput(self._recorded, _EMBEDDING))
+            record_input = _RecordInput(self._recorded, _EMBEDDING)
+            self._handles.append(module_at(network, classifier).register_forward_pre_hook(record_input))
 
     def forward(self, *inputs: Any, **keywords: Any) -> Signals:
         self._recorded.clear()
@@ -56,6 +60,13 @@ class Tapped(nn.Module):
         embedding = self._take(_EMBEDDING, self.classifier) if self.classifier is not None else None
         features = {name: self._take("feature:" + name, path) for name, path in self.feature_paths.items()}
         return Signals(logits=logits, embedding=None if embedding is None else pooled(embedding), features=features)
+
+    def close(self) -> None:
+        """Take the hooks off the network, which is then as it was given; this module's own forward finds no taps then."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._recorded.clear()
 
     def _take(self, key: str, path: str) -> Tensor:
         if key not in self._recorded:
@@ -172,7 +183,7 @@ def find_classifier(network: nn.Module, *inputs: Any) -> str:
     raise TapError(
         f"cannot tell which layer of {type(network).__name__} is the classifier: "
         + (f"candidates are {', '.join(named)}." if named else f"no layer has {classes} outputs.")
-        + " Name it with the setting 'classifier' (its input is the embedding)."
+        + " Name it with student_classifier or teacher_classifier (its input is the embedding)."
     )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,28 @@ def test_workers_make_the_same_pixels(files: ImageSplit) -> None:
     helped = FileBatches(files, (16, 12), 4, seed=1, workers=1)
     next(helped.epoch(5))
     assert same(list(alone.epoch(0)), list(helped.epoch(0)))
+
+
+def test_workers_leave_an_interrupt_to_the_run(files: ImageSplit) -> None:
+    batches = FileBatches(files, (16, 12), 4, seed=1, workers=1)
+    epoch = batches.epoch(0)
+    next(epoch)
+    for worker in batches._loader._iterator._workers:  # type: ignore[union-attr]
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(list(epoch)) == 1
+    assert len(list(batches.epoch(1))) == 2
+
+
+def test_the_centre_alone_can_still_be_mirrored(files: ImageSplit) -> None:
+    batches = FileBatches(files, (16, 12), 4, seed=1, scale=None)
+    full = list(batches.epoch(0))
+    assert same(full, list(batches.epoch(0)))
+    centre = torch.cat([batch.inputs for batch in eval_batches(files, 4, image_size=(16, 12))])
+    at = {int(position): row for row, position in enumerate(files.index)}
+    for batch in full:
+        for position, pixels in zip(batch.index, batch.inputs, strict=True):  # type: ignore[arg-type]
+            plain = centre[at[int(position)]]
+            assert torch.equal(pixels, plain) or torch.equal(pixels, plain.flip(-1))
 
 
 def test_file_errors(files: ImageSplit) -> None:

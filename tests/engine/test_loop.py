@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,107 @@ def test_a_tracker_that_is_not_installed_is_named(teacher: torch.nn.Module, data
             distil(teacher, data, name="tracked", runs_dir=tmp_path, trackers=["trackio"])
     else:
         pytest.skip("trackio is installed here")
+
+
+def test_overwrite_keeps_the_old_run_until_the_new_one_has_passed_its_checks(
+    teacher: torch.nn.Module, data: ImageData, tmp_path: Path
+) -> None:
+    distil(teacher, data, name="one", runs_dir=tmp_path)
+    before = (tmp_path / "one" / "result.json").read_text()
+    with pytest.raises(WeightsError):
+        distil("convnet_tiny@nowhere.safetensors", data, name="one", runs_dir=tmp_path, overwrite=True)  # type: ignore[arg-type]
+    assert (tmp_path / "one" / "result.json").read_text() == before
+    distil(teacher, data, name="one", runs_dir=tmp_path, overwrite=True, seed=3)
+    assert json.loads((tmp_path / "one" / "result.json").read_text())["seed"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_one_objective_serves_many_runs(teacher: torch.nn.Module, data: ImageData) -> None:
+    objective: Any = limbeck.CE() + limbeck.ICD()
+    one, two = (distil(teacher, data, objective) for _ in range(2))
+    assert same(weights(one), weights(two))
+
+
+def test_what_its_owner_froze_stays_frozen(teacher: torch.nn.Module, data: ImageData) -> None:
+    learner = student()
+    learner.body.requires_grad_(False)
+    start = {name: value.clone() for name, value in learner.state_dict().items()}
+    done = distil(teacher, data, student=learner)
+    assert torch.equal(start["body.0.weight"], weights(done)["body.0.weight"])
+    assert not torch.equal(start["head.weight"], weights(done)["head.weight"])
+    assert [p.requires_grad for p in done.student.parameters()] == [False, False, True, True]
+
+
+def test_the_folder_says_what_was_run_and_another_run_does_not_resume_it(
+    teacher: torch.nn.Module, data: ImageData, tmp_path: Path
+) -> None:
+    one: Any = limbeck.CE() + limbeck.KD(temperature=2)
+    distil(teacher, data, one, name="one", runs_dir=tmp_path)
+    assert "objective: ce() + kd(temperature=2)" in (tmp_path / "one" / "config.yaml").read_text()
+    other: Any = limbeck.CE() + limbeck.KD(temperature=9)
+    with pytest.raises(RunFolderError, match=r"objective: 'ce\(\) \+ kd\(temperature=2\)' then"):
+        distil(teacher, data, other, name="one", runs_dir=tmp_path, resume=True)
+
+
+def test_no_hook_stays_on_the_networks(teacher: torch.nn.Module, data: ImageData) -> None:
+    done = distil(teacher, data, "icd+kd")
+    done.student(torch.zeros(2, 1, 8, 8)).sum().backward()
+    copy.deepcopy(done.student)
+    for network in (teacher, done.student):
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_an_environment_for_accumulation_changes_nothing(
+    teacher: torch.nn.Module, data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = distil(teacher, data)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert same(weights(plain), weights(distil(teacher, data)))
+
+
+def test_the_last_weights_are_called_last(teacher: torch.nn.Module) -> None:
+    without = load_data("digits", train_limit=160)
+    object.__setattr__(without, "val", None)
+    result = distil(teacher, without, select="best").result
+    assert (result.select, result.validation_best, result.teacher_validation) == ("last", None, None)
+
+
+def test_evaluating_within_an_epoch_changes_nothing(teacher: torch.nn.Module, data: ImageData) -> None:
+    class Looking(Callback):
+        def on_log(self, loop: Any, metrics: dict[str, float]) -> None:
+            loop.evaluate(loop.validation())
+
+    def learner() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return limbeck.create_model("convnet_tiny", num_classes=10, in_channels=1).network
+
+    plain = distil(teacher, data, student=learner(), log_steps=2)
+    assert same(weights(plain), weights(distil(teacher, data, student=learner(), log_steps=2, callbacks=[Looking()])))
+
+
+def test_a_loss_that_is_not_finite_never_reaches_the_checkpoint(
+    teacher: torch.nn.Module, data: ImageData, tmp_path: Path
+) -> None:
+    with pytest.raises(NonFiniteError):
+        distil(
+            teacher,
+            data,
+            student=diverging(num_classes=10, in_channels=1),
+            name="b",
+            runs_dir=tmp_path,
+            checkpoint_steps=1,
+        )
+    saved = torch.load(tmp_path / "b" / "checkpoints" / "last.pt", weights_only=True)
+    assert saved["position"]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"warmup_epochs": 3}, "warm-up must be shorter"), ({"trackers": ["trackio"]}, "trackio")],
+    ids=["warm-up", "tracker"],
+)
+def test_settings_are_checked_before_the_teacher_is_scored(
+    data: ImageData, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(LimbeckError, match=sentence):
+        distil(student(7), data, **settings)

@@ -130,6 +130,13 @@ def test_images_are_resized_inside(tmp_path: Path) -> None:
     assert "resized to 32 × 32 (bicubic" in (tmp_path / "before" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_network_that_knows_its_size_is_built_for_that_of_its_weights(tmp_path: Path) -> None:
+    known = {"mean": MEAN, "std": STD, "size": [12, 12], "interpolation": "bilinear"}
+    name = "timm:vit_tiny_patch16_224(patch_size=4, depth=1, embed_dim=12)"
+    file = _weights(tmp_path / "student.safetensors", name=name, input=known)
+    assert _export(file, tmp_path / "out", to=["safetensors"]).shape == (3, 12, 12)
+
+
 def test_grey_images_for_a_network_of_three_channels(tmp_path: Path) -> None:
     # As when a network that wants three channels was trained on grey images.
     file = _weights(tmp_path / "student.safetensors", name="convnet_tiny(in_channels=3)", in_channels=1)

@@ -42,6 +42,20 @@ def test_only_settings_that_make_another_method_set_runs_apart(tmp_path: Path) -
     assert variants([read_run(path) for path in (first, second, third)]) == ["lr=0.1", "lr=0.2", ""]
 
 
+def test_other_weights_are_another_method_and_another_seed_is_not(tmp_path: Path) -> None:
+    made = [("a", 0, "small"), ("a", 1, "small"), ("b", 0, "small"), ("a", 0, "small@warm")]
+    found = []
+    for number, (weights, seed, student) in enumerate(made):
+        settings = {"teacher": f"big@{weights}", "student": student, "seed": seed}
+        found.append(read_run(write_run(tmp_path / str(number), make_result("kd()", seed, 0.5), settings=settings)))
+    assert variants(found[:2]) == ["", ""]
+    assert variants(found[:3]) == ["teacher=big@a", "teacher=big@a", "teacher=big@b"]
+    assert len(set(variants(found))) == 3
+    for run in found:
+        run.settings["model"] = run.settings.pop("student")
+    assert variants([found[0], found[3]]) == ["model=small", "model=small@warm"]
+
+
 def test_curves_span_the_seeds_and_leave_out_what_is_no_loss(runs: Path) -> None:
     members = [read_run(runs / "icd-0"), read_run(runs / "icd-1")]
     members[1].metrics[1]["accuracy"] = 0.4

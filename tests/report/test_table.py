@@ -60,6 +60,14 @@ def test_differences_are_paired_over_the_shared_seeds() -> None:
     assert icd.difference.std == pytest.approx(statistics.stdev(differences))
 
 
+def test_a_seed_that_was_run_twice_counts_once() -> None:
+    row = summarise([make_result("kd()", seed, value) for seed, value in ((0, 0.5), (0, 0.7), (1, 0.8))])[-1]
+    assert row.seeds == (0, 1)
+    assert row.test is not None
+    assert (row.test.count, row.test.mean) == (2, pytest.approx(0.7))
+    assert row.test.std == pytest.approx(statistics.stdev([0.6, 0.8]))
+
+
 def test_one_shared_seed_is_no_comparison() -> None:
     results = [make_result("ce()", 0, 0.6, teacher=None), make_result("kd()", 0, 0.7), make_result("kd()", 1, 0.7)]
     assert summarise(results)[-1].difference is None

@@ -5,8 +5,10 @@ So a run resumes from (epoch, position) and needs no random state; torch's globa
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +24,7 @@ from limbeck.signals import Batch
 
 Device = torch.device | str
 _VIEW_IDS = 2**62
+_CROP_RATIO = 0.875
 
 
 class Batches(Protocol):
@@ -169,7 +172,8 @@ class FileBatches:
     """Training batches of a split whose images are files, decoded to RGB in worker processes.
 
     split: with paths. image_size: (H, W) of the pixels. batch_size, rank, world_size, drop_last: as in ResidentBatches.
-    flip: whether images are mirrored at random. scale: the area that RandomResizedCrop cuts, as parts of the image.
+    flip: whether images are mirrored at random. scale: the area that RandomResizedCrop cuts, as parts of the image; None
+    cuts the centre, as ``eval_batches`` does. With neither flip nor randaugment that is the only view, and its id is 0.
     randaugment: operations of torchvision's RandAugment, 0 for none. workers: processes that decode, 0 for this one.
 
     torchvision's transforms draw from a generator that the view id seeds, so that the same id makes the same pixels.
@@ -186,7 +190,7 @@ class FileBatches:
         seed: int,
         *,
         flip: bool = True,
-        scale: tuple[float, float] = (0.08, 1.0),
+        scale: tuple[float, float] | None = (0.08, 1.0),
         randaugment: int = 0,
         workers: int = 0,
         device: Device = "cpu",
@@ -196,6 +200,7 @@ class FileBatches:
     ) -> None:
         self._plan = _Plan(len(split), batch_size, seed, rank, world_size, drop_last)
         self.batch_size, self._device = batch_size, torch.device(device)
+        self._views = _VIEW_IDS if flip or randaugment or scale is not None else 1
         self._sampler = _EpochSampler()
         files = _Files(split, _RandomTransform(image_size, flip, scale, randaugment))
         self._loader = _file_loader(files, self._sampler, workers, self._device)
@@ -206,7 +211,7 @@ class FileBatches:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """See ``Batches.epoch``. One epoch at a time: starting another ends this one."""
         order = self._plan.order(number)
-        ids = torch.randint(_VIEW_IDS, (len(order),), generator=self._plan.ids(number))
+        ids = torch.randint(self._views, (len(order),), generator=self._plan.ids(number))
         parts = [self._plan.part(position) for position in self._plan.positions(start)]
         self._sampler.batches = [list(zip(order[p].tolist(), ids[p].tolist(), strict=True)) for p in parts]
         return (Batch(*values).to(self._device) for values in self._loader)
@@ -236,24 +241,31 @@ class _Files(Dataset[tuple[Tensor, int, int, int]]):
         return pixels, int(self.labels[position]), int(self.index[position]), view
 
 
+def _ignore_interrupt(worker: int) -> None:
+    # A terminal sends Ctrl-C to every process of the run; the run itself decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _file_loader(files: _Files, batches: Iterable[Any], workers: int, device: torch.device) -> DataLoader[Any]:
     return DataLoader(
         files,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_ignore_interrupt,
         pin_memory=device.type == "cuda",
         generator=stream(0),  # without one, DataLoader draws its workers' seeds from torch's global generator
     )
 
 
 class _RandomTransform:
-    def __init__(self, size: tuple[int, int], flip: bool, scale: tuple[float, float], randaugment: int) -> None:
+    def __init__(self, size: tuple[int, int], flip: bool, scale: tuple[float, float] | None, randaugment: int) -> None:
         from torchvision.transforms import v2
 
-        if not 0 < scale[0] <= scale[1] <= 1:
+        if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
             raise SettingError(f"scale must be two parts of the image with 0 < low <= high <= 1, got {scale!r}.")
-        steps: list[Any] = [v2.RandomResizedCrop(size, scale=scale, antialias=True)]
+        centre = partial(fit, size=size, crop_ratio=_CROP_RATIO)
+        steps: list[Any] = [centre if scale is None else v2.RandomResizedCrop(size, scale=scale, antialias=True)]
         steps += [v2.RandomHorizontalFlip()] * flip
         steps += [v2.RandAugment(randaugment)] * (randaugment > 0)
         self.steps = v2.Compose(steps)
@@ -280,7 +292,7 @@ def eval_batches(
     world_size: int = 1,
     image_size: tuple[int, int] | None = None,
     workers: int = 0,
-    crop_ratio: float = 0.875,
+    crop_ratio: float = _CROP_RATIO,
 ) -> Iterable[Batch]:
     """The split once, in order, without augmentation; can be walked again.
 

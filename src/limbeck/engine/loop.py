@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import NonFiniteError, SettingError
 from limbeck.evaluate.accuracy import Score, score
 from limbeck.signals import Batch, Signals
+from limbeck.taps import evaluating
 from limbeck.tasks.vision import VisionTask
 from limbeck.teachers.frozen import Teacher
 
@@ -108,6 +110,8 @@ class Loop:
         )
         self.device: torch.device = accelerator.device
         self.position, self.outcome, self.stop = Position(), Outcome(), False
+        self.batch: Batch | None = None
+        self.schedules = [self._schedule(stage) for stage in self.stages]
         self.ema = MovingAverage(trainable.student, settings.ema) if settings.ema else None
         self.meter = Meter(self.device)
         self.best_state: dict[str, Tensor] | None = None
@@ -150,14 +154,9 @@ class Loop:
         settings = self.settings
         optimizer = make_optimizer(self.trainable, settings, lr)
         self.lr = lr
-        self.schedule = Schedule(
-            settings.schedule,
-            epochs=stage.epochs,
-            steps=len(self.batches),
-            milestones=settings.milestones,
-            gamma=settings.gamma,
-            warmup_epochs=settings.warmup_epochs,
-        )
+        self.schedule = self.schedules[self.position.stage]
+        # Else Accelerate unscales and holds on to the optimizers of earlier stages too.
+        self.accelerator.free_memory()
         if self.accelerator.num_processes > 1:
             unused = unused_parameters(self.trainable, self.task, self.teacher, self._first_batch())
             self.accelerator.ddp_handler.find_unused_parameters = bool(unused)
@@ -178,6 +177,17 @@ class Loop:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         restore_random_states(state["random"])
+
+    def _schedule(self, stage: Stage) -> Schedule:
+        settings = self.settings
+        return Schedule(
+            settings.schedule,
+            epochs=stage.epochs,
+            steps=len(self.batches),
+            milestones=settings.milestones,
+            gamma=settings.gamma,
+            warmup_epochs=settings.warmup_epochs,
+        )
 
     def _first_batch(self) -> Batch:
         return next(iter(self.batches.epoch(0))).to(self.device)
@@ -200,10 +210,12 @@ class Loop:
         if self.settings.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.meter.add(totals, correct, len(batch), self.position.step)
-        if self.device.type == "cpu":
-            self._finite(self.meter.check, batch)
+        self.batch = batch
+        if self.device.type == "cpu" and self.accelerator.num_processes == 1:
+            self._finite(self.meter.check)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
+        self.trainable.objective.after_step()
         if self.ema is not None:
             self.ema.update(self.trainable.student)
 
@@ -223,27 +235,27 @@ class Loop:
         )
         return {name: value.detach() for name, value in terms.items()}, right
 
-    def _finite(self, read: Callable[[], T], batch: Batch | None = None) -> T:
+    def _finite(self, read: Callable[[], T]) -> T:
         """Read the meter; when a term was not finite, save what there is to look at and say so."""
         try:
             return read()
         except NonFiniteError as error:
-            text = str(error) + self._blame_teacher(batch)
+            text = str(error) + self._blame_teacher()
             if self.folder is not None:
                 path = self.folder / f"nonfinite-step-{self.position.step}.pt"
-                state = {"batch": None if batch is None else asdict(batch), **self._state()}
+                state = {"batch": None if self.batch is None else asdict(self.batch), **self._state()}
                 if self.accelerator.is_main_process:
                     save_checkpoint(state, path)
-                text += f" The weights and the batch at that time are saved in {path}."
+                text += f" The weights and the last batch are saved in {path}."
             raise NonFiniteError(f"{text} A lower learning rate, clip_norm=1 or precision=fp32 often helps.") from None
 
-    def _blame_teacher(self, batch: Batch | None) -> str:
-        if batch is None:
+    def _blame_teacher(self) -> str:
+        if self.batch is None:
             return ""
-        teacher = self.teacher.signals(self.task.teacher_input(batch), batch)
+        teacher = self.teacher.signals(self.task.teacher_input(self.batch), self.batch)
         signals = {"logits": teacher.logits, "embedding": teacher.embedding, **teacher.features}
         bad = [name for name, value in signals.items() if value is not None and not bool(value.isfinite().all())]
-        return f" The teacher's {' and '.join(bad)} are not finite for this batch." if bad else ""
+        return f" The teacher's {' and '.join(bad)} are not finite for the last batch." if bad else ""
 
     # -- between steps -------------------------------------------------------------------------------------------------
 
@@ -308,9 +320,15 @@ class Loop:
 
     def evaluate(self, batches: Iterable[Batch]) -> Score:
         """Score the student (its moving average when there is one) in eval mode."""
-        with self._averaged(), whole_parameters(self.trainable):
-            self.trainable.eval()
+        with self._averaged(), whole_parameters(self.trainable), evaluating(self.trainable):
+            self._share_buffers()
             return score(self.predict, batches)
+
+    def _share_buffers(self) -> None:
+        # Each process has batch statistics of its own; the first one's are kept, so they are what is scored.
+        if self.accelerator.num_processes > 1 and not sharded(self.trainable):
+            for buffer in self.trainable.student.buffers():
+                dist.broadcast(buffer, 0)
 
     def _averaged(self) -> Any:
         return self.ema.in_place_of(self.trainable.student) if self.ema is not None else nullcontext()
@@ -332,7 +350,8 @@ class Loop:
         network = self.trainable.student.network
         self.kept_state = self.best_state if self.best_state is not None else self.student_state()
         load_whole_state(network, self.kept_state)
-        return network.requires_grad_(True).eval()
+        self._share_buffers()
+        return self.trainable.release()
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -345,6 +364,8 @@ class Loop:
         """Write the checkpoint."""
         if self.checkpoint_path is None:
             return
+        # A loss that is not finite must not reach the last good checkpoint.
+        self._finite(self.meter.check_everywhere)
         state = self._state()
         if self.accelerator.is_main_process:
             save_checkpoint(state, self.checkpoint_path)

@@ -52,6 +52,12 @@ class Meter:
         if step != _NEVER:
             raise NonFiniteError(f"the term '{self.names[which]}' became NaN or infinite at step {step}.")
 
+    def check_everywhere(self) -> None:
+        """:meth:`check` over all processes; every process must call it at the same step."""
+        if self.names and world_size() > 1:
+            dist.all_reduce(self.first_bad, op=dist.ReduceOp.MIN)
+        self.check()
+
     def fetch(self) -> dict[str, float]:
         """Wait for the device, return the means since the last fetch, over all processes, and start anew.
 
@@ -62,8 +68,7 @@ class Meter:
         sums = torch.cat([self.sums, self.correct[None]])
         if world_size() > 1:
             dist.all_reduce(sums)
-            dist.all_reduce(self.first_bad, op=dist.ReduceOp.MIN)
-        self.check()
+        self.check_everywhere()
         *means, correct = (sums / (self.steps * world_size())).tolist()
         metrics = {"loss": sum(means), **dict(zip(self.names, means, strict=True))}
         metrics["train_accuracy"] = correct * self.steps / max(1, self.seen)

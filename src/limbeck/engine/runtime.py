@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from limbeck.config import RunSettings
+from limbeck.distributed import world_size
 from limbeck.errors import SettingError, check_choice
 
 _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -39,11 +40,13 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
         )
     if settings.device == "mps" and not torch.backends.mps.is_available():
         raise SettingError("device is 'mps', and PyTorch sees no Apple GPU here. 'limbeck doctor' tells what it sees.")
-    # Accelerate keeps its first precision for the life of the process; each run of ours has its own.
-    AcceleratorState._reset_state()
+    # Accelerate keeps its first precision and device for the life of the process; each run of ours has its own.
+    AcceleratorState._reset_state(reset_partial_state=world_size() == 1)
     accelerator = Accelerator(
         mixed_precision=_PRECISION[settings.precision],
         cpu=settings.device == "cpu",
+        # Our own micro-batches; without the plugin an environment variable of `accelerate launch` divides every loss.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[DistributedDataParallelKwargs()],
     )
     if settings.precision == "fp16" and accelerator.device.type == "cpu":

@@ -38,6 +38,8 @@ class Trainable(nn.Module):
         self.student = student
         self.objectives = nn.ModuleList(stage.objective for stage in stages)
         self._trains = [stage.trains for stage in stages]
+        # What its owner froze stays frozen.
+        self._learning = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
         self.stage = 0
 
     @property
@@ -55,9 +57,18 @@ class Trainable(nn.Module):
     def activate(self, stage: int) -> None:
         """Switch to a stage: its objective computes the loss, and only what it trains asks for gradients."""
         self.stage = stage
-        self.student.requires_grad_("student" in self._trains[stage])
+        self._unfreeze_student("student" in self._trains[stage])
         for number, objective in enumerate(self.objectives):
             objective.requires_grad_(number == stage and "objective" in self._trains[stage])
+
+    def release(self) -> nn.Module:
+        """The student's network in eval mode, its parameters asking for gradients as they did at first."""
+        self._unfreeze_student(True)
+        return self.student.network.eval()
+
+    def _unfreeze_student(self, learns: bool) -> None:
+        for name, parameter in self.student.named_parameters():
+            parameter.requires_grad_(learns and name in self._learning)
 
     def train(self, mode: bool = True) -> Trainable:
         super().train(mode)

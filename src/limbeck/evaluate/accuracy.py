@@ -11,7 +11,7 @@ from torch import Tensor
 
 from limbeck import losses
 from limbeck.distributed import world_size
-from limbeck.errors import TeacherError
+from limbeck.errors import NonFiniteError
 from limbeck.signals import Batch
 
 Predict = Callable[[Batch], Tensor]
@@ -44,7 +44,7 @@ def score(predict: Predict, batches: Iterable[Batch], teacher: Predict | None = 
     ``predict`` and ``teacher`` map a Batch to logits (B, C).
 
     Raises:
-        TeacherError: logits that are NaN or infinite, with how many samples have them.
+        NonFiniteError: logits that are NaN or infinite, with how many samples have them.
     """
     sums: Tensor | None = None
     for batch in batches:
@@ -57,7 +57,7 @@ def score(predict: Predict, batches: Iterable[Batch], teacher: Predict | None = 
         dist.all_reduce(sums)
     count, top1, top5, nll, agreement, kl, bad = sums.tolist()
     if bad:
-        raise TeacherError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} samples.")
+        raise NonFiniteError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} samples.")
     count = max(1, count)
     with_teacher = (agreement / count, kl / count) if teacher is not None else (None, None)
     return Score(int(count), top1 / count, top5 / count, nll / count, *with_teacher)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from limbeck.export.formats import NAMES
 from limbeck.export.subject import Subject
+from limbeck.report.card import load_lines
 
 if TYPE_CHECKING:
     from limbeck.export.run import ExportResult
@@ -86,15 +87,9 @@ def _normalise(subject: Subject, make: str) -> list[str]:
 
 
 def _safetensors(result: ExportResult, subject: Subject) -> list[str]:
-    arguments = "".join(f", {key}={value}" for key, value in subject.create.items())
-    spec = f"{result.model}@{NAMES['safetensors']}"
-    lines = ["import torch", "from limbeck.models import create_model"]
-    lines += ["from limbeck.data import Preprocess"] if subject.preprocess is not None else []
-    lines += ["", f"network = create_model({spec!r}{arguments}).network.eval()", *_torch_input(result, subject)]
-    if subject.preprocess is not None:
-        mean, std, size, interpolation, channels = subject.preprocess.settings
-        lines.append(f"images = Preprocess({mean}, {std}, {size}, {interpolation!r}, {channels})(images)")
-    return [*lines, "with torch.no_grad():", "    logits = network(images)"]
+    preprocess = None if subject.preprocess is None else subject.preprocess.settings
+    images = _torch_input(result, subject)
+    return load_lines(result.model, NAMES["safetensors"], subject.create, images, preprocess)
 
 
 def _torch(result: ExportResult, subject: Subject) -> list[str]:

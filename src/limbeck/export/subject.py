@@ -16,7 +16,7 @@ from limbeck.errors import SettingError
 from limbeck.feeds import read_data
 from limbeck.models import InputSpec, create_model
 from limbeck.models.spec import PRETRAINED, ModelSpec, parse_spec
-from limbeck.networks import read_card, resolve
+from limbeck.networks import card_side, read_card, resolve
 from limbeck.plugins import load_plugins
 from limbeck.taps import logits_of
 
@@ -101,7 +101,9 @@ def open_subject(settings: ExportSettings) -> Subject:
     channels = _one("channels", settings.channels, facts.get("in_channels"), None if data is None else data.in_channels)
     size = _image_size(settings, facts, data)
     _check_classes_known(parsed, num_classes)
-    known = {"num_classes": num_classes, "in_channels": channels, "image_size": max(size) if size else None}
+    # A network that must know its size is built for the one that its weights were trained at.
+    side = card_side(facts) or (max(size) if size else None)
+    known = {"num_classes": num_classes, "in_channels": channels, "image_size": side}
     create = {key: value for key, value in known.items() if value is not None}
     created = create_model(text, **create)
     spec = created.input or _input_of(facts, data)

@@ -86,6 +86,9 @@ class Objective(nn.Module):
         """Detached scalars worth logging that are not part of the loss, such as a learned temperature."""
         return {}
 
+    def after_step(self) -> None:
+        """Bring own parameters back into their range; called after each step of the optimizer."""
+
     def no_weight_decay(self) -> set[str]:
         """Names of own parameters that weight decay leaves alone."""
         return set()
@@ -206,6 +209,10 @@ class WeightedSum(Objective):
     def no_weight_decay(self) -> set[str]:
         entries = enumerate(self.entries())
         return {f"parts.{i}.{name}" for i, (_, _, part) in entries for name in part.no_weight_decay()}
+
+    def after_step(self) -> None:
+        for _, _, part in self.entries():
+            part.after_step()
 
     def check(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         for _, _, part in self.entries():

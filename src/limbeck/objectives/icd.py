@@ -142,9 +142,14 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
     def _scale(self) -> Tensor:
         if self._paper:
             return self.log_scale.exp().clamp(0.0, self.max_scale)
-        with torch.no_grad():
-            self.log_scale.clamp_(max=math.log(self.max_scale))
+        # Here too, for loops that call no after_step.
+        self.after_step()
         return self.log_scale.exp()
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        if not self._paper:
+            self.log_scale.clamp_(max=math.log(self.max_scale))
 
     def monitors(self) -> dict[str, Tensor]:
         return {"scale": self.log_scale.detach().exp().clamp(max=self.max_scale).squeeze()}

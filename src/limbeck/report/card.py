@@ -2,25 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from limbeck.models.sources import sources
+from limbeck.networks import card_side
 from limbeck.runs import STUDENT, Result
 
 
-def model_card(result: Result, classes: Sequence[str] | None) -> str:
-    """Markdown with front matter, in the form model hubs read: what it is, what it kept, how to load and remake it."""
+def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str, Any] | None = None) -> str:
+    """Markdown with front matter, in the form model hubs read: what it is, what it kept, how to load and remake it.
+
+    ``facts`` is what the weights file says of itself (:func:`limbeck.networks.read_card`); with it the lines that load the
+    network are complete.
+    """
     tags = ["image-classification", "knowledge-distillation", "limbeck"]
     lines = ["---", "library_name: limbeck", f"tags: [{', '.join(tags)}]", f"datasets: [{result.data}]", "---", ""]
     lines += [f"# {result.student} on {result.data}", ""]
     lines += [_story(result), "", "| figure | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _figures(result)]
-    lines += ["", "## Load it", "", "```python", "from limbeck.models import create_model"]
-    many = f"num_classes={len(classes)}" if classes else "num_classes=…"
-    lines += [f'network = create_model("{result.student}@{STUDENT}", {many}).network.eval()', "```", ""]
-    lines += ["The input's normalisation and the names of the classes are in the file's metadata under `limbeck`.", ""]
+    lines += ["", "## Load it", "", "```python", *_loading(result, classes, facts), "```", ""]
+    lines += ["What is known of the input and of the classes is in the file's metadata under `limbeck`.", ""]
     lines += ["## Make it again", "", "```", result.command, "```", ""]
     lines += [f"Seed {result.seed}; {', '.join(f'{k} {v}' for k, v in result.versions.items())}; {result.device}.", ""]
     return "\n".join(lines)
+
+
+def load_lines(
+    model: str,
+    file: str,
+    create: Mapping[str, int],
+    images: Sequence[str],
+    preprocess: tuple[Any, ...] | None,
+) -> list[str]:
+    """Python that opens a weights file of a network with a name and runs it.
+
+    create: arguments of ``create_model``. images: lines that make ``images``. preprocess: the ``settings`` of the
+    Preprocess between the images and the network, None for none.
+    """
+    arguments = "".join(f", {key}={value}" for key, value in create.items())
+    lines = ["import torch", "from limbeck.models import create_model"]
+    lines += ["from limbeck.data import Preprocess"] if preprocess is not None else []
+    lines += ["", f"network = create_model({f'{model}@{file}'!r}{arguments}).network.eval()", *images]
+    if preprocess is not None:
+        mean, std, size, interpolation, channels = preprocess
+        lines.append(f"images = Preprocess({mean}, {std}, {size}, {interpolation!r}, {channels})(images)")
+    return [*lines, "with torch.no_grad():", "    logits = network(images)"]
+
+
+def _loading(result: Result, classes: Sequence[str] | None, facts: Mapping[str, Any] | None) -> list[str]:
+    facts = facts or {}
+    model = facts.get("model", result.student)
+    if not _has_a_name(model):
+        lines = ["from safetensors.torch import load_file", "", f"# network: the {model} of the training, made anew"]
+        return [*lines, f'network.load_state_dict(load_file("{STUDENT}"))', "network.eval()"]
+    names = classes or facts.get("classes")
+    known = {
+        "num_classes": len(names) if names else None,
+        "in_channels": facts.get("in_channels"),
+        "image_size": card_side(facts),
+    }
+    create = {key: value for key, value in known.items() if value is not None}
+    if "input" not in facts:
+        arguments = "".join(f", {key}={value}" for key, value in create.items())
+        lines = ["from limbeck.models import create_model", ""]
+        return [*lines, f"network = create_model({f'{model}@{STUDENT}'!r}{arguments}).network.eval()"]
+    spec, channels = facts["input"], facts["in_channels"]
+    mean, std = tuple(spec["mean"]), tuple(spec["std"])
+    size = None if spec["size"] is None else tuple(spec["size"])
+    images = f"images = torch.randint(0, 256, {(1, channels, *facts['image_size'])}, dtype=torch.uint8)"
+    preprocess = (mean, std, size, spec["interpolation"], max(len(mean), channels))
+    return load_lines(model, STUDENT, create, [images], preprocess)
+
+
+def _has_a_name(model: str) -> bool:
+    """Whether the text makes the network; for a module it is its class, which has no source before a colon."""
+    return ":" in model or model.partition("(")[0].strip() in sources()["zoo"].names()
 
 
 def _story(result: Result) -> str:

@@ -16,7 +16,7 @@ from limbeck.runs import CONFIG, METRICS, RESULT, Result, read_metrics
 # Where, how and from what a run was started, or what its result says itself: no reason to call it another method.
 _SAME_METHOD = {
     *("seed", "name", "runs_dir", "data_dir", "workers", "trackers", "download", "log_steps", "checkpoint_epochs"),
-    *("checkpoint_steps", "validate_epochs", "plugins", "objective", "student", "model", "teacher", "data", "epochs"),
+    *("checkpoint_steps", "validate_epochs", "plugins", "objective", "data", "epochs"),
     *("device", "compile", "skip_unreadable", "label_smoothing"),
 }
 _RESULT = TypeAdapter(Result)
@@ -107,7 +107,10 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def variants(runs: list[Run]) -> list[str]:
-    """For each run, the settings that set it apart from others of the same objective, networks, data and epochs."""
+    """For each run, the settings that set it apart from others of the same objective, networks, data and epochs.
+
+    Networks of one name can start from different weights: the texts that name them count, as in ``resnet32x4@FILE``.
+    """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(_identity(run), []).append(run)

@@ -42,6 +42,8 @@ class Stat:
 class MethodRow:
     """One method on one data set: its figures over seeds. Accuracies, agreement and ``kept`` are shares, not percent.
 
+    A seed that was run twice counts once, as its mean.
+
     label: preset or expression, "student alone" or "teacher …". kept: test accuracy over the teacher's, run by run.
     difference: to the row that has ``baseline``, over the seeds both have, when there are at least two.
     parameters_ratio: the teacher's parameters over the student's. variant: settings that set it apart from a namesake.
@@ -128,6 +130,10 @@ def _figure(row: MethodRow) -> float:
 
 def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result], is_baseline: bool) -> MethodRow:
     first = group[0]
+
+    def over_seeds(pick: Callable[[Result], float | None]) -> Stat | None:
+        return Stat.of(_by_seed(group, pick).values())
+
     teacher_size = first.teacher_parameters
     return MethodRow(
         label=label,
@@ -137,15 +143,15 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         teacher=first.teacher,
         variant=key[-1],
         epochs=first.epochs,
-        seeds=tuple(sorted(result.seed for result in group)),
+        seeds=tuple(sorted({result.seed for result in group})),
         parameters=first.student_parameters,
         parameters_ratio=teacher_size / first.student_parameters if teacher_size else None,
-        validation_best=Stat.of(result.validation_best for result in group),
-        validation_last=Stat.of(result.validation_last for result in group),
-        test=Stat.of(_test(result, "accuracy") for result in group),
-        agreement=Stat.of(_test(result, "agreement") for result in group),
-        kept=Stat.of(kept(result) for result in group),
-        seconds=Stat.of(result.seconds for result in group),
+        validation_best=over_seeds(lambda result: result.validation_best),
+        validation_last=over_seeds(lambda result: result.validation_last),
+        test=over_seeds(lambda result: _test(result, "accuracy")),
+        agreement=over_seeds(lambda result: _test(result, "agreement")),
+        kept=over_seeds(kept),
+        seconds=over_seeds(lambda result: result.seconds),
         difference=None if is_baseline else _paired(group, baseline),
         baseline=is_baseline,
     )
@@ -163,18 +169,22 @@ def kept(result: Result) -> float | None:
 
 
 def _paired(group: list[Result], baseline: list[Result]) -> Stat | None:
-    ours, theirs = _by_seed(group), _by_seed(baseline)
+    ours, theirs = _by_seed(group, _accuracy), _by_seed(baseline, _accuracy)
     shared = sorted(ours.keys() & theirs.keys())
     return Stat.of(ours[seed] - theirs[seed] for seed in shared) if len(shared) > 1 else None
 
 
-def _by_seed(group: list[Result]) -> dict[int, float]:
+def _accuracy(result: Result) -> float | None:
+    return result.validation_best if result.test is None else result.test.get("accuracy")
+
+
+def _by_seed(group: list[Result], pick: Callable[[Result], float | None]) -> dict[int, float]:
     # A seed that was run twice counts once, as its mean.
     found: dict[int, list[float]] = {}
     for result in group:
-        accuracy = result.validation_best if result.test is None else result.test.get("accuracy")
-        if accuracy is not None:
-            found.setdefault(result.seed, []).append(accuracy)
+        value = pick(result)
+        if value is not None:
+            found.setdefault(result.seed, []).append(value)
     return {seed: math.fsum(values) / len(values) for seed, values in found.items()}
 
 

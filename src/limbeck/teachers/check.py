@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import math
-
 from limbeck.errors import TeacherError
 from limbeck.evaluate import Score
+
+_LUCK = 0.01
 
 
 def check_above_chance(found: Score, classes: int) -> None:
     """Raise TeacherError unless the accuracy is clearly above 1/classes.
 
-    Clearly: by three standard errors of guessing on that many samples, and by a twentieth of the way to being always right.
+    Clearly: by a twentieth of the way to being always right, and so that guessing would be as good in at most one of a
+    hundred tries on that many samples. A teacher that is always right passes, however few the samples.
     """
     chance = 1 / classes
-    noise = 3 * math.sqrt(chance * (1 - chance) / max(1, found.count))
-    needed = chance + max(noise, 0.05 * (1 - chance))
-    if found.accuracy < needed:
+    needed = chance + 0.05 * (1 - chance)
+    if found.accuracy < 1 and (found.accuracy < needed or _by_luck(found, chance) > _LUCK):
         raise TeacherError(
             f"the teacher's accuracy is {found.accuracy:.2%} on {found.count:,} images, and guessing gives {chance:.2%}. Its "
             "weights are probably missing (NAME@FILE), of another data set, or its classes are in another order. "
             "allow_weak_teacher goes on all the same."
         )
+
+
+def _by_luck(found: Score, chance: float) -> float:
+    """The probability that guessing is right at least as often."""
+    from scipy.stats import binom  # type: ignore[import-untyped]
+
+    correct = round(found.accuracy * found.count)
+    return float(binom.sf(correct - 1, found.count, chance))

@@ -49,9 +49,8 @@ class TimmSource(Source):
             network = call_builder(label, partial(builder, pretrained=True), arguments)
         except OSError as error:
             raise unreachable_weights(label, error) from error
-        return Built(
-            network, _input_spec(config, request.in_channels), request.classes not in (None, config.num_classes)
-        )
+        spec = _input_spec(config, arguments["in_chans"])
+        return Built(network, spec, request.classes not in (None, config.num_classes))
 
     def names(self) -> Sequence[str]:
         import timm
