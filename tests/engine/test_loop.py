@@ -91,7 +91,7 @@ def test_micro_batches_are_refused_where_the_loss_couples_the_batch(teacher: tor
         {"ema": 0.5},
         {"clip_norm": 5.0},
         {"optimizer": "adamw", "lr": 0.01},
-        {"compile": True},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -88,7 +88,16 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 # 10 steps an epoch: before the first checkpoint, inside an epoch, between the stages, in the last epoch, and in mid-write.
-@pytest.mark.parametrize(("step", "in_write"), [(3, False), (9, False), (12, False), (24, False), (0, True)])
+@pytest.mark.parametrize(
+    ("step", "in_write"),
+    [
+        (3, False),
+        pytest.param(9, False, marks=pytest.mark.slow),
+        (12, False),
+        pytest.param(24, False, marks=pytest.mark.slow),
+        (0, True),
+    ],
+)
 def test_killed_and_resumed_is_bit_identical(
     tmp_path: Path, undisturbed: Path, server: Any, step: int, in_write: bool
 ) -> None:

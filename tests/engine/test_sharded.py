@@ -55,6 +55,7 @@ def expect_refusal(folder: Path, changes: dict[str, Any], place: dict[str, str])
         train(folder, changes, place)
 
 
+@pytest.mark.slow
 def test_two_shards_equal_one_whole_also_when_resumed(server: Any, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"optimizer": "adamw", "clip_norm": 1.0, "checkpoint_steps": 3}
     test_distributed.train(tmp_path / "one", changes)
@@ -64,5 +65,6 @@ def test_two_shards_equal_one_whole_also_when_resumed(server: Any, tmp_path: Pat
     check_equal(tmp_path / "one" / "run", two, ("loss", "ce", "icd.contrast", "kd"))
 
 
+@pytest.mark.slow
 def test_what_needs_whole_parameters_is_refused(server: Any, tmp_path: Path) -> None:
     train_in_two(server, tmp_path, {"ema": 0.5}, expect_refusal)
