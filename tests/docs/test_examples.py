@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -95,9 +96,11 @@ def test_the_example_loss_keeps_the_contract(desk: Path) -> None:
     check_objective("ce + 2*brier")
 
 
-def test_readme_has_the_places_for_measured_tables() -> None:
+def test_the_readmes_cifar_figures_are_those_of_the_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.count("<!-- demo-table -->") == text.count("<!-- cifar-table -->") == 1
+    for name in ("resnet20-teacher", "resnet8-alone", "resnet8-kd", "resnet8-icd+kd"):
+        result = json.loads((ROOT / "results" / "cifar100-cpu" / f"cifar100-{name}.json").read_text(encoding="utf-8"))
+        assert f"{100 * result['test']['accuracy']:.2f} %" in text
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
