@@ -98,8 +98,8 @@ def test_the_example_loss_keeps_the_contract(desk: Path) -> None:
 
 def test_the_readmes_cifar_figures_are_those_of_the_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in ("resnet20-teacher", "resnet8-alone", "resnet8-kd", "resnet8-icd+kd"):
-        result = json.loads((ROOT / "results" / "cifar100-cpu" / f"cifar100-{name}.json").read_text(encoding="utf-8"))
+    for run in ("resnet20-teacher", "resnet8-alone", "resnet8-kd", "resnet8-icd+kd"):
+        result = json.loads((ROOT / "results" / "cifar100-cpu" / f"cifar100-{run}.json").read_text(encoding="utf-8"))
         assert f"{100 * result['test']['accuracy']:.2f} %" in text
 
 
