@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,9 @@ def open_network(
                 f"the {who} is given by name, which needs a data set by name too; give the network itself."
             )
         created = _create(model, who, data, image_size)
-        network, name, spec = created.network, created.name, created.input or _card_input(created.weights, data)
+        network, name, spec = created.network, created.name, created.input
+        if spec is None:
+            spec = _input_at_its_size(read_card(created.weights or ""), data)
     else:
         network = model
     network.to(device)
@@ -222,14 +224,17 @@ def card_side(facts: Mapping[str, Any]) -> int | None:
     return max(map(int, size)) if size else None
 
 
-def _card_input(weights: str | None, data: ImageData) -> InputSpec | None:
-    facts = read_card(weights) if weights else {}
+def card_input(facts: Mapping[str, Any]) -> InputSpec | None:
+    """The input that a card tells of; None where it tells of none."""
     known = facts.get("input")
     if not known:
         return None
-    size = known["size"]
-    if size is None and facts.get("image_size") not in (None, list(data.image_size)):
-        size = facts["image_size"]
-    return InputSpec(
-        tuple(known["mean"]), tuple(known["std"]), None if size is None else (size[0], size[1]), known["interpolation"]
-    )
+    size = None if known["size"] is None else (int(known["size"][0]), int(known["size"][1]))
+    return InputSpec(tuple(known["mean"]), tuple(known["std"]), size, known["interpolation"])
+
+
+def _input_at_its_size(facts: Mapping[str, Any], data: ImageData) -> InputSpec | None:
+    spec, side = card_input(facts), facts.get("image_size")
+    if spec is None or spec.size is not None or side in (None, list(data.image_size)):
+        return spec
+    return replace(spec, size=(int(side[0]), int(side[1])))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from limbeck.config import RunSettings
+from limbeck.data import Batches
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
 from limbeck.engine.ema import MovingAverage
@@ -41,14 +42,6 @@ from limbeck.tasks.vision import VisionTask
 from limbeck.teachers.frozen import Teacher
 
 T = TypeVar("T")
-
-
-class Batches(Protocol):
-    """Training batches whose order depends on the epoch's number alone."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, number: int, start: int = 0) -> Iterable[Batch]: ...
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from limbeck.errors import SettingError
 from limbeck.feeds import read_data
 from limbeck.models import InputSpec, create_model
 from limbeck.models.spec import PRETRAINED, ModelSpec, parse_spec
-from limbeck.networks import card_side, read_card, resolve
+from limbeck.networks import card_input, card_side, read_card, resolve
 from limbeck.plugins import load_plugins
 from limbeck.taps import logits_of
 
@@ -176,11 +176,8 @@ def _image_size(settings: ExportSettings, facts: Mapping[str, Any], data: ImageD
 
 
 def _input_of(facts: Mapping[str, Any], data: ImageData | None) -> InputSpec | None:
-    if facts.get("input"):
-        known = facts["input"]
-        size = None if known["size"] is None else (int(known["size"][0]), int(known["size"][1]))
-        return InputSpec(tuple(known["mean"]), tuple(known["std"]), size, known["interpolation"])
-    return None if data is None else InputSpec(data.mean, data.std, None, "bilinear")
+    of_data = None if data is None else InputSpec(data.mean, data.std, None, "bilinear")
+    return card_input(facts) or of_data
 
 
 def _image(channels: int | None, size: tuple[int, int] | None, spec: InputSpec | None, name: str) -> Shape:

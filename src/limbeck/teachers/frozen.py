@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from limbeck.signals import Batch, Signals
 from limbeck.taps import Tapped
@@ -33,10 +33,6 @@ class FrozenTeacher:
         with torch.no_grad():
             signals: Signals = self.network(inputs)
             return signals
-
-    def module(self) -> nn.Module:
-        """The tapped network, for placement and compilation."""
-        return self.network
 
 
 class NoTeacher:
