@@ -8,14 +8,23 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, paired
 
 
 def full_signals() -> Signals:
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator, requires_grad=True)  # noqa: E731
     mask = torch.tensor([[True, False], [True, True], [False, False]])
-    return Signals(logits=draw(3, 2, 4), embedding=draw(3, 5), features={"a": draw(3, 2, 2, 2)}, mask=mask)
+    return Signals(
+        logits=draw(3, 2, 4),
+        embedding=draw(3, 5),
+        features={"z": draw(3, 2, 4, 4), "a": draw(3, 2, 2, 2)},
+        preactivations={"z": draw(3, 2, 4, 4), "a": draw(3, 2, 2, 2)},
+        stem=draw(3, 1, 4, 4),
+        embedding_map=draw(3, 5, 2, 2),
+        mask=mask,
+        constants={"classifier.weight": draw(4, 5), "classifier.bias": draw(4)},
+    )
 
 
 def full_batch() -> Batch:
@@ -29,22 +38,65 @@ def full_batch() -> Batch:
     )
 
 
+ROWS = {
+    *("logits", "embedding", "stem", "embedding_map"),
+    *(f"{group}.{name}" for group in ("features", "preactivations") for name in "za"),
+}
+
+
 def test_detach_cuts_every_tensor_from_the_graph_and_keeps_the_values() -> None:
     signals = full_signals()
     cut = signals.detach()
-    for before, after in ((signals.logits, cut.logits), (signals.embedding, cut.embedding)):
-        assert before is not None
-        assert after is not None
+    assert signals.tensors().keys() == cut.tensors().keys() == ROWS
+    for name, before in signals.tensors().items():
+        after = cut.tensors()[name]
+        assert before.requires_grad
         assert not after.requires_grad
         assert torch.equal(before, after)
-    assert not cut.features["a"].requires_grad
     assert cut.mask is signals.mask
+    assert cut.constants is signals.constants
+
+
+def test_rows_of_signals_are_rows_of_every_tensor_and_constants_stay_whole() -> None:
+    signals = full_signals()
+    part = signals.map(lambda value: value[1:])
+    assert {len(value) for value in part.tensors().values()} == {2}
+    for name, value in part.tensors().items():
+        assert torch.equal(value, signals.tensors()[name][1:])
+    assert part.constants["classifier.weight"].shape == (4, 5)
+
+
+def test_tensors_are_named_after_where_they_are_and_absent_ones_are_left_out() -> None:
+    signals = full_signals()
+    tensors = signals.tensors()
+    assert tensors["embedding"] is signals.embedding
+    assert tensors["features.a"] is signals.features["a"]
+    assert tensors["preactivations.z"] is signals.preactivations["z"]
+    assert Signals().tensors() == {}
+    assert Signals(mask=signals.mask, constants=signals.constants).tensors() == {}
+    assert list(Signals(stem=signals.stem).tensors()) == ["stem"]
+
+
+def test_every_field_is_a_tensor_of_rows_the_mask_or_a_constant() -> None:
+    # A field that is added must be thought of in map and in tensors.
+    names = {name.split(".")[0] for name in full_signals().tensors()} | {"mask", "constants"}
+    assert names == {field.name for field in dataclasses.fields(Signals)}
+
+
+def test_paired_maps_are_those_of_both_in_the_students_order() -> None:
+    student = {name: torch.full((1,), number) for number, name in enumerate(["c", "a", "own", "b"])}
+    teacher = {name: torch.full((1,), 10 + number) for number, name in enumerate(["b", "deep", "a", "c"])}
+    pairs = paired(student, teacher)
+    assert [(name, int(one), int(other)) for name, one, other in pairs] == [("c", 0, 13), ("a", 1, 12), ("b", 3, 10)]
+    assert paired(student, {}) == paired({}, teacher) == []
 
 
 def test_map_leaves_the_mask_and_absent_signals_alone() -> None:
     mapped = Signals(embedding=torch.ones(2, 3), mask=torch.ones(2, 1, dtype=torch.bool)).map(lambda value: value * 5)
     assert mapped.logits is None
-    assert mapped.features == {}
+    assert mapped.stem is None
+    assert mapped.embedding_map is None
+    assert mapped.features == mapped.preactivations == {}
     assert torch.equal(mapped.embedding, torch.full((2, 3), 5.0))
     assert mapped.mask.dtype == torch.bool
 
@@ -54,7 +106,20 @@ def test_map_leaves_the_mask_and_absent_signals_alone() -> None:
     [
         (Signals(), set()),
         (Signals(logits=torch.ones(1, 2)), {"logits"}),
-        (full_signals(), {"logits", "embedding", "features", "mask"}),
+        (Signals(stem=torch.ones(1, 2, 1, 1), features={}), {"stem"}),
+        (
+            Signals(preactivations={"a": torch.ones(1)}, embedding_map=torch.ones(1)),
+            {"preactivations", "embedding_map"},
+        ),
+        (Signals(constants={"classifier.weight": torch.ones(2, 2)}), {"classifier"}),
+        (Signals(constants={"a.shift": torch.ones(2), "a.scale": torch.ones(2)}), set()),
+        (
+            full_signals(),
+            {
+                *("logits", "embedding", "features", "preactivations", "stem", "embedding_map", "mask"),
+                "classifier",
+            },
+        ),
     ],
 )
 def test_available_names_what_is_there(signals: Signals, names: set[str]) -> None:
@@ -68,7 +133,13 @@ def test_they_are_trees_of_tensors_for_torch(value: Signals | Batch) -> None:
     assert sum(isinstance(leaf, torch.Tensor) for leaf in leaves) >= 1
     assert type(again) is type(value)
     for field in dataclasses.fields(value):
-        assert getattr(again, field.name) is getattr(value, field.name) or field.name == "features"
+        one, other = getattr(again, field.name), getattr(value, field.name)
+        if isinstance(one, dict):
+            # From shallow to deep: their order is part of what they say.
+            assert list(one) == list(other)
+            assert all(one[name] is other[name] for name in one)
+        else:
+            assert one is other
 
 
 def test_signals_cannot_be_changed_in_place() -> None:
@@ -89,6 +160,15 @@ def test_rows_of_a_batch_keep_each_samples_label_index_view_and_weight(rows: sli
     assert torch.equal(part.weight, batch.weight[expected])
 
 
+def test_the_views_of_a_sample_are_known_of_a_whole_batch_only() -> None:
+    batch = dataclasses.replace(full_batch(), copies=2)
+    assert batch.map(lambda value: value + 0).copies == batch.to("cpu").copies == 2
+    leaves, spec = pytree.tree_flatten(batch)
+    assert pytree.tree_unflatten(list(leaves), spec).copies == 2
+    assert batch[1:].copies == 1
+    assert full_batch().copies == 1
+
+
 def test_a_batch_without_the_optional_parts_stays_without_them() -> None:
     moved = Batch(torch.ones(2, 1), torch.zeros(2, dtype=torch.int64)).to("cpu")
     assert (moved.index, moved.view, moved.weight) == (None, None, None)
@@ -96,4 +176,5 @@ def test_a_batch_without_the_optional_parts_stays_without_them() -> None:
 
 def test_to_moves_every_tensor() -> None:
     moved = full_batch().to("meta")
-    assert {getattr(moved, field.name).device.type for field in dataclasses.fields(moved)} == {"meta"}
+    tensors = [getattr(moved, field.name) for field in dataclasses.fields(moved) if field.name != "copies"]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limbeck.api import distill, train
     from limbeck.data import load_data
-    from limbeck.distillation import Distilled, Loaders
     from limbeck.engine.callbacks import Callback
     from limbeck.errors import LimbeckError
+    from limbeck.job import Distilled, Loaders
     from limbeck.models import create_model
     from limbeck.objectives import CE, ICD, KD, Objective, parse_objective
     from limbeck.signals import Batch, Signals
@@ -23,11 +23,11 @@ _HOMES = {
     "Batch": "limbeck.signals",
     "CE": "limbeck.objectives",
     "Callback": "limbeck.engine.callbacks",
-    "Distilled": "limbeck.distillation",
+    "Distilled": "limbeck.job",
     "ICD": "limbeck.objectives",
     "KD": "limbeck.objectives",
     "LimbeckError": "limbeck.errors",
-    "Loaders": "limbeck.distillation",
+    "Loaders": "limbeck.job",
     "Objective": "limbeck.objectives",
     "Signals": "limbeck.signals",
     "Tapped": "limbeck.taps",

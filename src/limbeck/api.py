@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 
 from limbeck.config import DistillSettings, TrainSettings
 from limbeck.data import ImageData
-from limbeck.distillation import Distilled, Job, Loaders, run
+from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import SettingError
+from limbeck.job import Distilled, Job, Loaders
 from limbeck.objectives import CE, Objective
 
 Data = str | ImageData | Loaders | DataLoader[Any]

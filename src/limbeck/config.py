@@ -73,6 +73,9 @@ class StageSettings(Settings):
         default=["student", "objective"], min_length=1, description="What learns in this stage."
     )
     lr: float | None = Field(default=None, gt=0, description="Learning rate; the run's when not given.")
+    schedule: Literal["multistep", "cosine", "constant"] | None = Field(
+        default=None, description="Learning rate over time; the run's when not given."
+    )
 
 
 class DataSettings(Settings):
@@ -106,7 +109,8 @@ class RunSettings(DataSettings):
     """Everything about training that train and distill share."""
 
     augment: str = Field(
-        default="auto", description="Views, as in 'crop=4,flip,cutout=8,randaugment=2', 'none' or 'auto'."
+        default="auto",
+        description="Views, as in 'crop=4,flip,cutout=8,randaugment=2', 'none' or 'auto'; 'A | B' for one of each.",
     )
 
     epochs: int | None = Field(

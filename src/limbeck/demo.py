@@ -11,7 +11,8 @@ import torch
 
 from limbeck.config import DemoSettings, DistillSettings, TrainSettings
 from limbeck.data import ImageData, load_data
-from limbeck.distillation import Distilled, Job, job_of, run
+from limbeck.distillation import run
+from limbeck.job import Distilled, Job, job_of
 from limbeck.objectives import parse_objective
 from limbeck.report.page import write_report
 from limbeck.report.table import MethodRow

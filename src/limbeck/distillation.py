@@ -6,18 +6,15 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from limbeck.config import DistillSettings, RunSettings, TrainSettings
-from limbeck.data import ImageData, parse_views
+from limbeck.data import parse_view_sets
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.loop import Loop
 from limbeck.engine.probe import build_objectives, check_classes, probe_signals
@@ -26,10 +23,13 @@ from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import NonFiniteError, SettingError, TeacherError
 from limbeck.evaluate import Score, score
 from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data
+from limbeck.heads import Projected
+from limbeck.job import Distilled, Job, Loaders, stages_of
 from limbeck.machine import command_line, device_name, now, peak_memory_mb, versions
-from limbeck.models import save_weights
+from limbeck.matching import connect, constants
+from limbeck.models import projected_name, save_weights
 from limbeck.networks import Network, card, checkpoint_gradients, open_network, read_card, share_preprocess
-from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
+from limbeck.objectives import Objective, parse_objective
 from limbeck.plugins import load_plugins
 from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
 from limbeck.signals import Batch, Signals
@@ -37,82 +37,6 @@ from limbeck.tasks.vision import VisionTask
 from limbeck.teachers import FrozenTeacher, NoTeacher, Teacher, check_above_chance
 
 logger = logging.getLogger("limbeck")
-
-
-@dataclass(frozen=True)
-class Loaders:
-    """A user's own data: loaders of (inputs, labels) batches, with inputs as the networks want them."""
-
-    train: DataLoader[Any]
-    validation: DataLoader[Any] | None = None
-    test: DataLoader[Any] | None = None
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """A finished run: the student with its selected weights in eval mode, what was found, and where it was written."""
-
-    student: nn.Module
-    result: Result
-    folder: Path | None
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to train. ``teacher`` is None to train on labels alone; networks and objectives may be objects or text."""
-
-    student: str | nn.Module
-    teacher: str | nn.Module | None
-    objective: str | Objective
-    settings: RunSettings
-    data: ImageData | Loaders | None = None
-
-    def described(self, objective: Objective) -> RunSettings:
-        """The settings with what was given as an object told in words, so that a run's folder says what was run."""
-
-        def named(part: object, words: str | None) -> str | None:
-            return part if isinstance(part, str) else words
-
-        data = (
-            "loader"
-            if isinstance(self.data, Loaders)
-            else self.data.name
-            if self.data is not None
-            else self.settings.data
-        )
-        words: dict[str, Any] = {"data": data}
-        student = named(self.student, type(self.student).__name__)
-        if isinstance(self.settings, DistillSettings):
-            words |= {"student": student, "teacher": named(self.teacher, type(self.teacher).__name__)}
-            words |= {"objective": named(self.objective, str(objective))}
-        elif isinstance(self.settings, TrainSettings):
-            words |= {"model": student}
-        return self.settings.model_copy(update=words)
-
-    @property
-    def distill(self) -> DistillSettings:
-        """The settings that only distillation has, at their defaults when there is no teacher."""
-        return self.settings if isinstance(self.settings, DistillSettings) else DistillSettings()
-
-
-def job_of(settings: TrainSettings | DistillSettings) -> Job:
-    """The job that settings from a recipe or the command line describe.
-
-    Raises:
-        SettingError: no model, teacher or student is named.
-    """
-    if isinstance(settings, TrainSettings):
-        model = _required(settings.model, "model", "resnet8x4")
-        return Job(model, None, CE(label_smoothing=settings.label_smoothing), settings)
-    teacher = _required(settings.teacher, "teacher", "resnet32x4@teacher.safetensors")
-    student = _required(settings.student, "student", "resnet8x4")
-    return Job(student, teacher, settings.objective, settings)
-
-
-def _required(value: str | None, name: str, example: str) -> str:
-    if not value:
-        raise SettingError(f"{name} is not given; name a network, as in --{name} {example} ('limbeck list models').")
-    return value
 
 
 def run(
@@ -130,11 +54,10 @@ def run(
     settings = job.settings
     load_plugins(settings.plugins)
     if settings.augment != "auto":
-        parse_views(settings.augment)
+        parse_view_sets(settings.augment)
     # A copy, so that one objective can serve many runs: each starts with fresh heads and scales.
     objective = copy.deepcopy(job.objective) if isinstance(job.objective, Objective) else parse_objective(job.objective)
-    stages = _stages(job, objective)
-    _check_accumulation(settings, stages)
+    stages = stages_of(job, objective)
     accelerator = make_accelerator(settings)
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
@@ -151,23 +74,6 @@ def run(
         for network in networks:
             network.tapped.close()
         accelerator.free_memory()
-
-
-def _stages(job: Job, objective: Objective) -> list[Stage]:
-    epochs = job.settings.epochs or 0  # filled in from the data's recipe once it is known
-    main = objective if isinstance(objective, WeightedSum) else WeightedSum([(1.0, objective)])
-    first = [Stage(parse_objective(s.objective), s.epochs, tuple(s.trains), s.lr) for s in job.distill.stages]
-    return [*first, Stage(main, epochs)]
-
-
-def _check_accumulation(settings: RunSettings, stages: Sequence[Stage]) -> None:
-    for stage in stages:
-        if settings.accumulation > 1 and stage.objective.batch_coupled:
-            raise SettingError(
-                f"accumulation is {settings.accumulation}, and '{stage.objective}' compares the samples of a batch with each "
-                "other: micro-batches would change what it learns. Use a smaller batch_size, bf16, gradient_checkpointing, or "
-                "more processes, across which its samples are gathered."
-            )
 
 
 def _default_name(job: Job, objective: Objective) -> str:
@@ -198,12 +104,13 @@ class _Session:
         self.epochs = self.settings.epochs or self._usual_epochs()
         self.stages = [*stages[:-1], Stage(stages[-1].objective, self.epochs)]
         self.probe = next(iter(self.feeds.train.epoch(0))).to(self.device)
-        self.embedding = any("embedding" in stage.objective.needs for stage in stages)
+        self.needs = frozenset[str]().union(*(stage.objective.needs for stage in stages))
         self.student = self._student()
         networks.append(self.student)
         self.teacher = self._teacher()
         if self.teacher is not None:
             networks.append(self.teacher)
+        connect(self.student, self.teacher, self.probe, needs=self.needs, taps=self.job.distill.taps, say=self.say)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -235,9 +142,8 @@ class _Session:
             data=self.feeds.data,
             probe=self.probe,
             device=self.device,
-            features={path: path for path in self.job.distill.taps},
             classifier=self.job.distill.student_classifier,
-            embedding=self.embedding,
+            embedding=bool(self.needs & {"embedding", "classifier", "embedding_map"}),
         )
         if self.settings.gradient_checkpointing:
             checkpoint_gradients(student.tapped.network, student.name)
@@ -255,9 +161,8 @@ class _Session:
             data=self.feeds.data,
             probe=self.probe,
             device=self.device,
-            features=self.job.distill.taps,
             classifier=self.job.distill.teacher_classifier,
-            embedding=self.embedding,
+            embedding=bool(self.needs & {"embedding", "classifier", "embedding_map"}),
             image_size=self.job.distill.teacher_size,
         )
         if teacher.tapped.network is self.student.tapped.network:
@@ -279,7 +184,7 @@ class _Session:
         check_classes(
             dict(zip(("student", "teacher"), signals, strict=True)), self.feeds.classes, self.feeds.name, self.probe
         )
-        build_objectives(self.stages, *signals, self.probe)
+        self._build_objectives(*signals)
         assert signals[0].logits is not None
         classes = signals[0].logits.shape[-1]
         del signals  # feature maps among them, which would stay in memory throughout
@@ -301,6 +206,21 @@ class _Session:
         outcome = loop.run()
         network = loop.finish()
         return self._write(network, loop, task, teacher, teacher_score, outcome)
+
+    def _build_objectives(self, student: Signals, teacher: Signals) -> None:
+        if "index" in self.needs:
+            if self.feeds.data is None:
+                raise SettingError(
+                    f"'{self.objective}' needs to know the whole training set, its labels and each sample's place in it: "
+                    "give the data by name or as ImageData instead of a loader of your own."
+                )
+            labels = self.feeds.data.train.labels_by_index()
+            for stage in self.stages:
+                stage.objective.set_training_labels(labels)
+        student = replace(student, constants=constants(self.student, self.probe))
+        if self.teacher is not None:
+            teacher = replace(teacher, constants=constants(self.teacher, self.probe))
+        build_objectives(self.stages, student, teacher, self.probe)
 
     def _task(self) -> VisionTask:
         shared = self.student.preprocess if self.teacher is None else share_preprocess(self.student, self.teacher)
@@ -369,9 +289,10 @@ class _Session:
     ) -> Distilled:
         with whole_parameters(loop.trainable):
             test, teacher_test = self._test(loop, task, teacher)
+        student_name = self._name_of(network)
         result = Result(
             objective=str(self.objective),
-            student=self.student.name,
+            student=student_name,
             teacher=None if self.teacher is None else self.teacher.name,
             data=self.feeds.name,
             seed=self.settings.seed,
@@ -385,7 +306,7 @@ class _Session:
             if teacher_score is None or self.feeds.validation is None
             else teacher_score.accuracy,
             teacher_test=None if teacher_test is None else teacher_test.as_dict(),
-            student_parameters=self.student.parameters,
+            student_parameters=sum(parameter.numel() for parameter in network.parameters()),
             teacher_parameters=None if self.teacher is None else self.teacher.parameters,
             seconds=round(outcome.seconds, 3),
             peak_memory_mb=peak_memory_mb(self.device),
@@ -396,7 +317,7 @@ class _Session:
             finished=now(),
         )
         if self.runs is not None and self.accelerator.is_main_process:
-            self._keep(loop.kept_state, result, self.runs)
+            self._keep(loop.kept_state, student_name, result, self.runs)
         return Distilled(network, result, None if self.runs is None else self.runs.path)
 
     def _test(self, loop: Loop, task: VisionTask, teacher: Teacher) -> tuple[Score | None, Score | None]:
@@ -409,10 +330,17 @@ class _Session:
             return score(loop.predict, self.feeds.test()), None
         return score(loop.predict, self.feeds.test(), predict), score(predict, self.feeds.test())
 
-    def _keep(self, state: dict[str, Tensor], result: Result, runs: RunFolder) -> None:
+    def _name_of(self, network: nn.Module) -> str:
+        """The text that makes the finished student again."""
+        if not isinstance(network, Projected):
+            return self.student.name
+        path = self.student.tapped.paths["embedding_map"]["embedding_map"]
+        return projected_name(self.student.name, path, network.head)
+
+    def _keep(self, state: dict[str, Tensor], student_name: str, result: Result, runs: RunFolder) -> None:
         from limbeck.report.card import model_card
 
-        metadata = card(self.student.name, self.feeds.data, self.student.preprocess)
+        metadata = card(student_name, self.feeds.data, self.student.preprocess)
         save_weights(state, runs.path / STUDENT, metadata)
         runs.write_text("README.md", model_card(result, self.feeds.classes, read_card(runs.path / STUDENT)))
         runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")

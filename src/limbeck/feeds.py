@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from limbeck.config import DataSettings, RunSettings
 from limbeck.data import (
-    Batches,
     FileBatches,
     ImageData,
     ImageSplit,
@@ -20,13 +19,13 @@ from limbeck.data import (
     ResidentBatches,
     eval_batches,
     load_data,
-    parse_views,
+    parse_view_sets,
 )
 from limbeck.data.stratify import choose
 from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
 from limbeck.errors import DataError, SettingError
-from limbeck.signals import Batch
+from limbeck.signals import Batch, Batches
 
 EvalBatches = Callable[[], Iterable[Batch]]
 
@@ -70,7 +69,7 @@ def read_data(settings: DataSettings) -> ImageData:
 
 def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) -> Feeds:
     """Feeds from a data set of images: resident ones augmented in batch on the device, files decoded by workers."""
-    views = parse_views(data.recipe.augment if settings.augment == "auto" else settings.augment)
+    views = parse_view_sets(data.recipe.augment if settings.augment == "auto" else settings.augment)
     if settings.batch_size > len(data.train):
         raise SettingError(
             f"batch_size is {settings.batch_size}, and {data.name} has {len(data.train)} training images."
@@ -82,7 +81,7 @@ def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) ->
         validation=validation,
         test=_in_order(data, data.test, settings, device),
         check=validation or _all_of(data, _sample_of(data.train), settings, device),
-        views=_described(views, data.resident),
+        views=" | ".join(_described(each, data.resident) for each in views),
         classes=data.classes,
         data=data,
     )
@@ -98,11 +97,19 @@ def _described(views: Views, resident: bool) -> str:
     return ", ".join(["resized crop", *str(views).split(",")])
 
 
-def _training(data: ImageData, views: Views, settings: RunSettings, device: torch.device) -> Batches:
+def _training(data: ImageData, views: Sequence[Views], settings: RunSettings, device: torch.device) -> Batches:
     if data.resident:
         return ResidentBatches(
             data.train, views, settings.batch_size, settings.seed, device=device, rank=rank(), world_size=world_size()
         )
+    if len(views) > 1:
+        raise SettingError(
+            f"augment: several views of a sample at once are for images held in memory; {data.name} is read from files."
+        )
+    return _from_files(data, views[0], settings, device)
+
+
+def _from_files(data: ImageData, views: Views, settings: RunSettings, device: torch.device) -> Batches:
     if views.crop or views.cutout:
         raise SettingError(
             f"augment: crop and cutout are for images held in memory; {data.name} is read from files, which are cut by "

@@ -48,7 +48,6 @@ def open_network(
     data: ImageData | None,
     probe: Batch,
     device: torch.device,
-    features: Mapping[str, str],
     classifier: str | None,
     image_size: int | None = None,
     embedding: bool = True,
@@ -86,7 +85,7 @@ def open_network(
         classifier = _classifier(network, preprocess(probe.inputs[:2]), name, who)
     elif data is not None:
         _check_takes(network, preprocess(probe.inputs[:2]), name, who)
-    return Network(name, Tapped(network, features=features, classifier=classifier), preprocess)
+    return Network(name, Tapped(network, classifier=classifier), preprocess)
 
 
 def resolve(model: str) -> str:

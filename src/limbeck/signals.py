@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,22 +17,36 @@ class Signals:
 
     logits: (B, C) class scores before the softmax, or (B, L, V) for token models.
     embedding: (B, D) input of the classifier, or a pooled sentence vector.
-    features: tapped tensors by name, each with B first.
+    features: outputs of the network's stages by name, from shallow to deep, each (B, channels, H, W). A stage of the student
+        and a stage of the teacher that are compared with each other have the same name.
+    preactivations: the same stages, under the same names, before their last ReLU.
+    stem: (B, channels, H, W) output of the first convolution.
+    embedding_map: (B, D, H, W) map whose mean over the positions is the embedding.
     mask: (B, L) bool, True where a position counts; None when all do.
+    constants: tensors that do not depend on the batch, in the signals of the probe alone: ``classifier.weight`` (C, D) and
+        ``classifier.bias`` (C,) of the network, and for a pre-activation NAME the ``NAME.shift`` and ``NAME.scale``
+        (channels,) of the batch norm before it.
     """
 
     logits: Tensor | None = None
     embedding: Tensor | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    preactivations: Mapping[str, Tensor] = field(default_factory=dict)
+    stem: Tensor | None = None
+    embedding_map: Tensor | None = None
     mask: Tensor | None = None
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Signals:
-        """A copy with ``function`` applied to every tensor but the mask."""
+        """A copy with ``function`` applied to every tensor that has a row for each sample, but the mask."""
         return replace(
             self,
             logits=None if self.logits is None else function(self.logits),
             embedding=None if self.embedding is None else function(self.embedding),
             features={name: function(value) for name, value in self.features.items()},
+            preactivations={name: function(value) for name, value in self.preactivations.items()},
+            stem=None if self.stem is None else function(self.stem),
+            embedding_map=None if self.embedding_map is None else function(self.embedding_map),
         )
 
     def detach(self) -> Signals:
@@ -39,10 +54,28 @@ class Signals:
         return self.map(Tensor.detach)
 
     def available(self) -> set[str]:
-        """Names of the signals that are present: of ``logits``, ``embedding``, ``features``, ``mask``."""
-        present = {"logits": self.logits, "embedding": self.embedding, "mask": self.mask}
-        names = {name for name, value in present.items() if value is not None}
-        return names | ({"features"} if self.features else set())
+        """Names of the signals that are present: the names of the fields, and ``classifier`` for its weights."""
+        names = {part.name for part in fields(self)} - {"constants"}
+        found = {name for name in names if _present(self, name)}
+        return found | ({"classifier"} if "classifier.weight" in self.constants else set())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that has a row for each sample, by a name that tells where it is."""
+        alone = ("logits", "embedding", "stem", "embedding_map")
+        found = {name: getattr(self, name) for name in alone if _present(self, name)}
+        for group in ("features", "preactivations"):
+            found |= {f"{group}.{name}": value for name, value in getattr(self, group).items()}
+        return found
+
+
+def _present(signals: Signals, name: str) -> bool:
+    value = getattr(signals, name)
+    return bool(value) if isinstance(value, Mapping) else value is not None
+
+
+def paired(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor]]:
+    """(name, student's map, teacher's map) of the stages that both have, in the student's order."""
+    return [(name, value, teacher[name]) for name, value in student.items() if name in teacher]
 
 
 @dataclass(frozen=True)
@@ -54,6 +87,8 @@ class Batch:
     index: (B,) int64 position of each sample in its data set.
     view: (B,) int64 id of each sample's augmentation; the same id makes the same pixels again.
     weight: (B,) float weight of each sample in objectives that average over samples; None for equal weights.
+    copies: how many views of each sample the batch holds; the first B / copies rows are the first view of each sample, the
+        next B / copies rows the second view of the same samples, and so on.
     """
 
     inputs: Tensor
@@ -61,6 +96,7 @@ class Batch:
     index: Tensor | None = None
     view: Tensor | None = None
     weight: Tensor | None = None
+    copies: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,6 +109,7 @@ class Batch:
             index=None if self.index is None else function(self.index),
             view=None if self.view is None else function(self.view),
             weight=None if self.weight is None else function(self.weight),
+            copies=self.copies,
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -80,9 +117,35 @@ class Batch:
         return self.map(lambda value: value.to(device, non_blocking=True))
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
-        return self.map(lambda value: value[rows])
+        # Which views the rows are of is not known any more.
+        return replace(self.map(lambda value: value[rows]), copies=1)
+
+
+_TENSORS = ("inputs", "labels", "index", "view", "weight")
+
+
+class Batches(Protocol):
+    """Batches for training.
+
+    batch_size: samples of a global batch, over all processes.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """This process's part of the batches of epoch ``number`` from position ``start`` on; the same at every call."""
+        ...
 
 
 # As pytree nodes they pass through torch.compile, DDP and torch.func as the tensors they hold.
 pytree.register_dataclass(Signals)
-pytree.register_dataclass(Batch)
+pytree.register_pytree_node(
+    Batch,
+    lambda batch: ([getattr(batch, name) for name in _TENSORS], batch.copies),
+    lambda tensors, copies: Batch(**dict(zip(_TENSORS, tensors, strict=True)), copies=copies),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from limbeck.errors import TapError, nearest
 from limbeck.signals import Signals
 
 _EMBEDDING = "embedding"
+_INPUT = ":input"
+_GROUPS = ("features", "preactivations", "stem", "embedding_map")
+_Record = tuple[Tensor, int | None]
 
 
 class Tapped(nn.Module):
@@ -26,11 +30,13 @@ class Tapped(nn.Module):
     Args:
         network: any module; its output is a (B, C) tensor, an object or mapping with ``logits``, or a tuple that begins
             with the logits.
-        features: module paths to record, or a mapping from the name under which to record to the path.
+        features: module paths to record, or a mapping from the name under which to record to the path. ``PATH:input`` is
+            the input of a module, such as the map before a ReLU.
         classifier: path of the module whose input is the embedding; see :func:`find_classifier`. None records none.
 
     Raises:
-        TapError: a path that names no module (with near matches), or a tap that did not fire.
+        TapError: a path that names no module (with near matches), a tap that did not fire, or one whose value a later
+            layer overwrote in place.
     """
 
     def __init__(
@@ -43,30 +49,68 @@ class Tapped(nn.Module):
         super().__init__()
         self.network = network
         self.classifier = classifier
-        paths = dict(features) if isinstance(features, Mapping) else {path: path for path in features}
-        self.feature_paths = paths
-        self._recorded: dict[str, Tensor] = {}
+        self._recorded: dict[str, _Record] = {}
         self._handles: list[RemovableHandle] = []
-        for name, path in paths.items():
-            record = _RecordOutput(self._recorded, "feature:" + name)
-            self._handles.append(module_at(network, path).register_forward_hook(record))
+        self._made_out_of_place: list[nn.Module] = []
+        self.paths: dict[str, dict[str, str]] = {group: {} for group in _GROUPS}
+        for name, path in (features if isinstance(features, Mapping) else {path: path for path in features}).items():
+            self.record("features", name, path)
         if classifier is not None:
-            record_input = _RecordInput(self._recorded, _EMBEDDING)
-            self._handles.append(module_at(network, classifier).register_forward_pre_hook(record_input))
+            self._hook(_EMBEDDING, classifier, of_input=True)
+
+    def record(self, group: str, name: str, path: str) -> None:
+        """Record one more map from now on; not once the module is compiled.
+
+        Args:
+            group: the field of the signals: "features", "preactivations", "stem" or "embedding_map".
+            name: the name under which it is recorded there; for the last two the field's own name.
+            path: a module's path for its output, or ``PATH:input`` for its input.
+        """
+        self._hook(f"{group}:{name}", path.removesuffix(_INPUT), of_input=path.endswith(_INPUT))
+        self.paths[group][name] = path
+
+    def _hook(self, key: str, path: str, *, of_input: bool) -> None:
+        module = module_at(self.network, path)
+        if of_input:
+            if getattr(module, "inplace", False) and key != _EMBEDDING:
+                # It would overwrite what is recorded; the same numbers come out of it out of place.
+                setattr(module, "inplace", False)  # noqa: B010
+                self._made_out_of_place.append(module)
+            self._handles.append(module.register_forward_pre_hook(_RecordInput(self._recorded, key)))
+        else:
+            self._handles.append(module.register_forward_hook(_RecordOutput(self._recorded, key)))
 
     def forward(self, *inputs: Any, **keywords: Any) -> Signals:
         self._recorded.clear()
         logits = logits_of(self.network(*inputs, **keywords))
         embedding = self._take(_EMBEDDING, self.classifier) if self.classifier is not None else None
-        features = {name: self._take("feature:" + name, path) for name, path in self.feature_paths.items()}
-        return Signals(logits=logits, embedding=None if embedding is None else pooled(embedding), features=features)
+        maps = {
+            group: {name: self._map(f"{group}:{name}", path) for name, path in paths.items()}
+            for group, paths in self.paths.items()
+        }
+        return Signals(
+            logits=logits,
+            embedding=None if embedding is None else pooled(embedding),
+            features=maps["features"],
+            preactivations=maps["preactivations"],
+            stem=maps["stem"].get("stem"),
+            embedding_map=maps["embedding_map"].get("embedding_map"),
+        )
 
     def close(self) -> None:
         """Take the hooks off the network, which is then as it was given; this module's own forward finds no taps then."""
         for handle in self._handles:
             handle.remove()
+        for module in self._made_out_of_place:
+            setattr(module, "inplace", True)  # noqa: B010  (torch types every attribute as a tensor or module)
         self._handles.clear()
+        self._made_out_of_place.clear()
         self._recorded.clear()
+
+    def _map(self, key: str, path: str) -> Tensor:
+        value = self._take(key, path)
+        found = as_map(value, self.network)
+        return value if found is None else found
 
     def _take(self, key: str, path: str) -> Tensor:
         if key not in self._recorded:
@@ -74,34 +118,73 @@ class Tapped(nn.Module):
                 f"the module '{path}' did not run in this forward pass, so nothing was tapped there; "
                 "name a module that runs for every input."
             )
-        return self._recorded.pop(key)
+        value, version = self._recorded.pop(key)
+        if version is not None and version != value._version:
+            raise TapError(
+                f"what was tapped at '{path}' was overwritten in place by a later layer; tap that layer's output, or its "
+                f"'{_INPUT}', instead."
+            )
+        return value
+
+
+def as_map(value: Tensor, network: nn.Module) -> Tensor | None:
+    """(B, C, H, W) from such a map, from one in (B, H, W, C) order, or from (B, N, C) tokens; None for the rest.
+
+    The second order is known of timm's networks that say so and of torchvision's Swin transformers.
+
+    Tokens are laid out in a square; the fewest tokens that must be left out for that, at the front, are those of the class
+    and the like.
+    """
+    if value.ndim == 4:
+        return value.permute(0, 3, 1, 2) if _has_channels_last(value, network) else value
+    if value.ndim == 3 and value.shape[1] > 1:
+        side = math.isqrt(value.shape[1])
+        return value[:, -side * side :].transpose(1, 2).reshape(len(value), value.shape[2], side, side)
+    return None
+
+
+def _has_channels_last(value: Tensor, network: nn.Module) -> bool:
+    if type(network).__module__ == "torchvision.models.swin_transformer":
+        # Its first convolution and its last layers have channels first.
+        return value.shape[2] != value.shape[3]
+    return getattr(network, "output_fmt", None) == "NHWC"
 
 
 class _RecordOutput:
     # A class and not a closure: a deep copy of the tapped network then records into its own copy of the dictionary.
-    def __init__(self, recorded: dict[str, Tensor], key: str) -> None:
+    def __init__(self, recorded: dict[str, _Record], key: str) -> None:
         self.recorded, self.key = recorded, key
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.recorded[self.key] = _first_tensor(output)
+        self.recorded[self.key] = _record(output)
 
 
 class _RecordInput:
-    def __init__(self, recorded: dict[str, Tensor], key: str) -> None:
+    def __init__(self, recorded: dict[str, _Record], key: str) -> None:
         self.recorded, self.key = recorded, key
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
-        self.recorded[self.key] = _first_tensor(inputs)
+        self.recorded[self.key] = _record(inputs)
 
 
-def _first_tensor(value: Any) -> Tensor:
+def _record(value: Any) -> _Record:
+    tensor = first_tensor(value)
+    if tensor is None:
+        raise TapError("a tapped module handles no tensor; name a module inside or around it.")
+    # The probe runs uncompiled and tells of overwriting; a compiled graph keeps values and has no versions.
+    known = not torch.compiler.is_compiling() and not tensor.is_inference()
+    return tensor, tensor._version if known else None
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The tensor itself, or the first one in a tuple, list or mapping."""
     if isinstance(value, Tensor):
         return value
     items = value.values() if isinstance(value, Mapping) else value
     for item in items if isinstance(items, Iterable) else ():
         if isinstance(item, Tensor):
             return item
-    raise TapError("a tapped module handles no tensor; name a module inside or around it.")
+    return None
 
 
 def logits_of(output: Any) -> Tensor:

@@ -21,22 +21,47 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
-from limbeck.objectives import WeightedSum, parse_objective
+from limbeck.objectives import Objective, WeightedSum, parse_objective
 from limbeck.signals import Batch, Signals
 
 BATCH, CLASSES = 8, 5
-_MAPS = {"stage1": (4, 8), "stage2": (6, 4)}
+_STEM = (3, 8)
+_STUDENT_MAPS = {"stage1": (4, 8), "stage2": (6, 4)}
+_TEACHER_MAPS = {"stage1": (6, 8), "stage2": (8, 4)}
 
 
-def sample_signals(seed: int, *, embedding_size: int = 6, dtype: torch.dtype = torch.float32) -> Signals:
-    """Random signals of a network for a batch of 8: logits (8, 5), an embedding, and two feature maps."""
+def sample_signals(
+    seed: int,
+    *,
+    embedding_size: int = 6,
+    maps: Mapping[str, tuple[int, int]] = _STUDENT_MAPS,
+    dtype: torch.dtype = torch.float32,
+) -> Signals:
+    """Random signals of a network for a batch of 8.
+
+    Logits (8, 5), an embedding, a stem, two stages before and after their ReLU, and the constants of a network with such
+    signals. ``maps`` gives (channels, side) of each stage.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=dtype)
 
-    features = {name: draw(BATCH, channels, side, side) for name, (channels, side) in _MAPS.items()}
-    return Signals(logits=draw(BATCH, CLASSES), embedding=draw(BATCH, embedding_size), features=features)
+    logits, embedding_map = draw(BATCH, CLASSES), draw(BATCH, embedding_size, 4, 4)
+    embedding = embedding_map.mean(dim=(2, 3)) * 4  # as large as the other signals
+    before = {name: draw(BATCH, channels, side, side) for name, (channels, side) in maps.items()}
+    constants = {"classifier.weight": draw(CLASSES, embedding_size), "classifier.bias": draw(CLASSES)}
+    for name, (channels, _) in maps.items():
+        constants |= {f"{name}.shift": draw(channels), f"{name}.scale": draw(channels)}
+    return Signals(
+        logits=logits,
+        embedding=embedding,
+        embedding_map=embedding_map * 4,
+        features={name: value.relu() for name, value in before.items()},
+        preactivations=before,
+        stem=draw(BATCH, _STEM[0], _STEM[1], _STEM[1]),
+        constants=constants,
+    )
 
 
 def sample_batch(seed: int = 0) -> Batch:
@@ -47,19 +72,31 @@ def sample_batch(seed: int = 0) -> Batch:
 
 
 def built(expression: str, dtype: torch.dtype = torch.float32) -> WeightedSum:
-    """The objective, with heads for :func:`sample_signals` of a student of width 6 and a teacher of width 7."""
+    """The objective, with heads for :func:`sample_signals` of a student and of a wider teacher."""
     objective = parse_objective(expression)
-    torch.manual_seed(0)
-    objective.build(_student(dtype), _teacher(dtype))
+    build_for_samples(objective, dtype)
     return objective.to(dtype)
+
+
+def build_for_samples(objective: Objective, dtype: torch.dtype = torch.float32, *, seed: int = 0) -> None:
+    """Build heads for the sample signals and a training set of 40 samples whose first 8 are the sample batch."""
+    torch.manual_seed(seed)
+    if "index" in objective.needs:
+        objective.set_training_labels(torch.cat([sample_batch().labels, torch.arange(32) % CLASSES]))
+    objective.build(_student(dtype), _teacher(objective, dtype))
 
 
 def _student(dtype: torch.dtype = torch.float32) -> Signals:
     return sample_signals(1, dtype=dtype)
 
 
-def _teacher(dtype: torch.dtype = torch.float32) -> Signals:
-    return sample_signals(2, embedding_size=7, dtype=dtype)
+def _teacher(objective: Objective, dtype: torch.dtype = torch.float32) -> Signals:
+    equal = any(part.equal_channels for part in _parts(objective))
+    return sample_signals(2, embedding_size=7, maps=_STUDENT_MAPS if equal else _TEACHER_MAPS, dtype=dtype)
+
+
+def _parts(objective: Objective) -> list[Objective]:
+    return [part for _, _, part in objective.entries()] if isinstance(objective, WeightedSum) else [objective]
 
 
 def _learning(signals: Signals) -> Signals:
@@ -67,15 +104,22 @@ def _learning(signals: Signals) -> Signals:
 
 
 def _tensors(signals: Signals) -> list[Tensor]:
-    return [value for value in (signals.logits, signals.embedding, *signals.features.values()) if value is not None]
+    return list(signals.tensors().values())
 
 
 def _rows(signals: Signals, rows: slice) -> Signals:
     return signals.map(lambda value: value[rows])
 
 
+def _terms_of(objective: Objective, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+    """The terms that a fresh copy gives: what it draws and what it remembers are the same each time."""
+    torch.manual_seed(0)
+    return copy.deepcopy(objective)(student, teacher, batch)
+
+
 def loss_of(objective: Callable[..., dict[str, Tensor]], student: Signals, teacher: Signals, batch: Batch) -> Tensor:
-    """The sum of the terms."""
+    """The sum of the terms; random numbers start from the same seed each time."""
+    torch.manual_seed(0)
     return torch.stack(list(objective(student, teacher, batch).values())).sum()
 
 
@@ -84,7 +128,7 @@ def check_finite(expression: str) -> None:
     for autocast in (False, True):
         objective, student = built(expression), _learning(_student())
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            terms = objective(student, _teacher(), sample_batch())
+            terms = objective(student, _teacher(objective), sample_batch())
         assert all(term.shape == () for term in terms.values()), f"{expression}: the terms must be scalars"
         loss = torch.stack(list(terms.values())).sum()
         assert loss.dtype == torch.float32, f"{expression}: the loss is {loss.dtype}, not float32"
@@ -97,7 +141,7 @@ def check_finite(expression: str) -> None:
 def check_student_learns(expression: str) -> None:
     """At least one of the student's signals gets a gradient that is not zero."""
     objective, student = built(expression), _learning(_student())
-    loss_of(objective, student, _teacher(), sample_batch()).backward()
+    loss_of(objective, student, _teacher(objective), sample_batch()).backward()
     assert any(t.grad is not None and t.grad.abs().sum() > 0 for t in _tensors(student)), (
         f"{expression}: teaches nothing"
     )
@@ -105,8 +149,9 @@ def check_student_learns(expression: str) -> None:
 
 def check_teacher_fixed(expression: str) -> None:
     """No gradient reaches the teacher, even where its signals ask for one."""
-    for _, _, part in built(expression).entries():
-        teacher = _learning(_teacher())
+    objective = built(expression)
+    for part in _parts(objective):
+        teacher = _learning(_teacher(objective))
         loss_of(part, _learning(_student()), teacher, sample_batch()).backward()
         assert all(t.grad is None for t in _tensors(teacher)), f"{part}: the teacher got a gradient"
 
@@ -114,7 +159,7 @@ def check_teacher_fixed(expression: str) -> None:
 def check_parameters_learn(expression: str) -> None:
     """Every parameter of the objective gets a gradient that is not zero, but those in ``dead_parameters``."""
     objective = built(expression)
-    loss_of(objective, _learning(_student()), _teacher(), sample_batch()).backward()
+    loss_of(objective, _learning(_student()), _teacher(objective), sample_batch()).backward()
     for name, parameter in objective.named_parameters():
         moved = parameter.grad is not None and float(parameter.grad.abs().sum()) > 1e-6
         assert moved != (name in objective.dead_parameters), (
@@ -144,22 +189,25 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 
 def check_permutation(expression: str) -> None:
-    """The order of the samples in a batch does not matter."""
+    """The order of the samples in a batch does not matter, unless ``order_free`` is False: then it does."""
     objective, order = built(expression, torch.float64), torch.randperm(BATCH)
-    student, teacher, batch = _student(torch.float64), _teacher(torch.float64), sample_batch()
-    plain = objective(student, teacher, batch)
-    shuffled = objective(student.map(lambda v: v[order]), teacher.map(lambda v: v[order]), batch[order])
-    assert _equal(plain, shuffled), f"{expression}: depends on the order of the batch"
+    student, teacher, batch = _student(torch.float64), _teacher(objective, torch.float64), sample_batch()
+    plain = _terms_of(objective, student, teacher, batch)
+    shuffled = _terms_of(objective, student.map(lambda v: v[order]), teacher.map(lambda v: v[order]), batch[order])
+    assert _equal(plain, shuffled) == objective.order_free, (
+        f"{expression}: {'depends' if objective.order_free else 'does not depend'} on the order of the batch, and "
+        f"order_free is {objective.order_free}"
+    )
 
 
 def check_micro_batches(expression: str) -> None:
     """Two halves of a batch average to the whole, unless ``batch_coupled`` says that they do not."""
     objective = built(expression, torch.float64)
-    student, teacher, batch = _student(torch.float64), _teacher(torch.float64), sample_batch()
-    whole = objective(student, teacher, batch)
+    student, teacher, batch = _student(torch.float64), _teacher(objective, torch.float64), sample_batch()
+    whole = _terms_of(objective, student, teacher, batch)
     half = BATCH // 2
     first, second = (
-        objective(_rows(student, rows), _rows(teacher, rows), batch[rows])
+        _terms_of(objective, _rows(student, rows), _rows(teacher, rows), batch[rows])
         for rows in (slice(0, half), slice(half, BATCH))
     )
     equal = _equal(whole, {term: (value + second[term]) / 2 for term, value in first.items()})
@@ -186,17 +234,21 @@ def check_mask(expression: str) -> None:
 
 
 def check_state_dict(expression: str) -> None:
-    """Saved and loaded, or copied, it computes the same."""
+    """Saved and loaded, or copied, it computes the same; after a first call too, which may leave something behind."""
     objective = built(expression)
-    expected = loss_of(objective, _student(), _teacher(), sample_batch())
+    teacher = _teacher(objective)
+    loss_of(objective, _student(), teacher, sample_batch())
     buffer = io.BytesIO()
     torch.save(objective.state_dict(), buffer)
     buffer.seek(0)
     loaded = parse_objective(expression)
-    loaded.build(_student(), _teacher())
+    # Other numbers than the original drew, so that what is not saved shows.
+    build_for_samples(loaded, seed=1)
     loaded.load_state_dict(torch.load(buffer, weights_only=True))
-    for other in (loaded, copy.deepcopy(objective)):
-        assert torch.equal(loss_of(other, _student(), _teacher(), sample_batch()), expected), (
+    others = (loaded, copy.deepcopy(objective))
+    expected = loss_of(objective, _student(), teacher, sample_batch())
+    for other in others:
+        assert torch.equal(loss_of(other, _student(), teacher, sample_batch()), expected), (
             f"{expression}: changed by saving"
         )
 
@@ -213,13 +265,14 @@ def check_expression(expression: str) -> None:
 def check_compiles(expression: str) -> None:
     """``torch.compile`` takes it without a graph break, and the value and gradients stay the same."""
     objective, student = built(expression), _learning(_student())
-    plain = loss_of(objective, student, _teacher(), sample_batch())
+    other, teacher = copy.deepcopy(objective), _teacher(objective)
+    plain = loss_of(objective, student, teacher, sample_batch())
     plain.backward()
     compiled_student = _learning(_student())
     torch.compiler.reset()
-    compiled = torch.compile(objective, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
     try:
-        loss = loss_of(compiled, compiled_student, _teacher(), sample_batch())
+        loss = loss_of(compiled, compiled_student, teacher, sample_batch())
         loss.backward()
     except torch._dynamo.exc.TorchDynamoException as error:
         raise AssertionError(f"{expression}: torch.compile cannot take it whole: {error}") from error
@@ -300,28 +353,33 @@ class _Heads(nn.Module):
         self.objective = objective
         self.weight = nn.Parameter(torch.linspace(0.5, 1.5, CLASSES))
         self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 6))
+        self.gain = nn.Parameter(torch.ones(1))
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> Tensor:
         assert student.logits is not None
         assert student.embedding is not None
-        seen = replace(student, logits=student.logits * self.weight, embedding=student.embedding * self.scale)
+        seen = student.map(lambda value: value * self.gain)
+        seen = replace(seen, logits=student.logits * self.weight, embedding=student.embedding * self.scale)
         return loss_of(self.objective, seen, teacher, batch)
 
 
 def _whole_batch(expression: str) -> tuple[Tensor, dict[str, Tensor]]:
-    module = _Heads(built(expression))
-    loss = module(_student(), _teacher(), sample_batch())
+    objective = built(expression)
+    module = _Heads(objective)
+    loss = module(_student(), _teacher(objective), sample_batch())
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 
 def _compare_with_whole(expression: str, rank: int, expected: Tensor, gradients: dict[str, Tensor]) -> None:
     rows = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
-    module = _Heads(built(expression))
+    objective = built(expression)
+    teacher = _rows(_teacher(objective), rows)
+    module = _Heads(objective)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in gradients)
     parallel = nn.parallel.DistributedDataParallel(module)
-    loss = parallel(_rows(_student(), rows), _rows(_teacher(), rows), sample_batch()[rows])
+    loss = parallel(_rows(_student(), rows), teacher, sample_batch()[rows])
     loss.backward()
     mean = loss.detach().clone()
     dist.all_reduce(mean)

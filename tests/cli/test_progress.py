@@ -16,7 +16,8 @@ from limbeck.config import TrainSettings
 
 
 def test_the_live_line_follows_the_loop_and_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from limbeck.distillation import job_of, run
+    from limbeck.distillation import run
+    from limbeck.job import job_of
 
     output = Output(OutputOptions())
     screen = io.StringIO()

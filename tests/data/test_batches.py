@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from limbeck.data import Batches, FileBatches, ImageSplit, ResidentBatches, Views, eval_batches, load_data
+from limbeck.data import FileBatches, ImageSplit, ResidentBatches, Views, eval_batches, load_data
 from limbeck.errors import DataError, SettingError
-from limbeck.signals import Batch
+from limbeck.signals import Batch, Batches
 
 from .conftest import resident_split
 
@@ -49,7 +49,7 @@ def test_rows_belong_together_and_views_replay() -> None:
         rows = batch.index - 100
         assert torch.equal(batch.labels, split.labels[rows])
         assert isinstance(split.images, torch.Tensor)
-        assert torch.equal(batch.inputs, batches.views.apply(split.images[rows], batch.view))
+        assert torch.equal(batch.inputs, batches.views[0].apply(split.images[rows], batch.view))
 
 
 def test_resume_from_the_middle() -> None:

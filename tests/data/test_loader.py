@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
-from limbeck.data import Batches, LoaderBatches
+from limbeck.data import LoaderBatches
 from limbeck.data.loader import read_batch
 from limbeck.errors import DataError, SettingError
-from limbeck.signals import Batch
+from limbeck.signals import Batch, Batches
 
 X, Y = torch.arange(10.0).view(10, 1), torch.arange(10) % 2
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from limbeck.config import DistillSettings
-from limbeck.distillation import job_of, run
+from limbeck.distillation import run
+from limbeck.job import job_of
 from limbeck.runs import read_metrics
 
 ROOT = Path(__file__).parents[2]

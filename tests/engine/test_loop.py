@@ -12,7 +12,6 @@ import torch
 
 import limbeck
 from limbeck.data import ImageData, load_data
-from limbeck.distillation import Distilled
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import (
     LimbeckError,
@@ -25,6 +24,7 @@ from limbeck.errors import (
     TeacherError,
     WeightsError,
 )
+from limbeck.job import Distilled
 from limbeck.runs import read_metrics
 from tests.engine.networks import Small, diverging, small
 

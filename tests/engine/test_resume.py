@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from limbeck.config import DistillSettings
-from limbeck.distillation import job_of, run
+from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import load_checkpoint
 from limbeck.engine.interrupt import Interrupted
 from limbeck.errors import RunFolderError
+from limbeck.job import job_of
 from limbeck.runs import read_metrics
 
 SETTINGS: dict[str, Any] = {

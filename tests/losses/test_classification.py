@@ -88,3 +88,49 @@ def test_large_logits_stay_finite_in_value_and_gradient() -> None:
     (losses.kl_divergence(student, teacher) + losses.cross_entropy(student, torch.tensor([1]))).sum().backward()
     assert student.grad is not None
     assert student.grad.isfinite().all()
+
+
+def slow_standardise(row: list[float]) -> list[float]:
+    mean = sum(row) / len(row)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in row) / (len(row) - 1))
+    return [(value - mean) / (deviation + 1e-7) for value in row]
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 2, 5), (4, 2)])
+def test_standardised_logits_are_the_formula_over_the_classes(shape: tuple[int, ...]) -> None:
+    z = logits(0, *shape)
+    expected = [slow_standardise(row) for row in z.reshape(-1, shape[-1]).tolist()]
+    torch.testing.assert_close(
+        losses.standardise(z), torch.tensor(expected, dtype=torch.float64).reshape(shape), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_standardised_logits_by_hand() -> None:
+    # The unbiased deviation of (1, 2, 3) is 1; the biased one would be 0.816.
+    z = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    torch.testing.assert_close(losses.standardise(z), torch.tensor([[-1.0, 0.0, 1.0]]).double(), rtol=2e-7, atol=0)
+
+
+@given(st.integers(0, 10**6), st.floats(0.1, 100), st.floats(-100, 100))
+def test_standardised_logits_have_mean_0_and_deviation_1_whatever_their_size_and_offset(
+    seed: int, size: float, offset: float
+) -> None:
+    z = size * logits(seed, 3, 6) + offset
+    standard = losses.standardise(z)
+    assert standard.mean(dim=-1).abs().max() < 1e-9
+    assert (standard.std(dim=-1) - 1).abs().max() < 1e-5
+    torch.testing.assert_close(standard, losses.standardise(logits(seed, 3, 6)), rtol=1e-4, atol=1e-5)
+
+
+def test_equal_logits_are_standardised_to_zero_with_finite_gradients() -> None:
+    for row in ([0.0, 0.0, 0.0], [0.25, 0.25, 0.25], [1e4, 1e4, 1e4]):
+        z = torch.tensor([row], requires_grad=True)
+        standard = losses.standardise(z)
+        (standard * torch.tensor([1.0, 2.0, -3.0])).sum().backward()
+        assert standard.abs().max() == 0
+        assert z.grad is not None
+        assert z.grad.isfinite().all()
+
+
+def test_gradients_of_standardised_logits_are_those_of_the_formula() -> None:
+    assert torch.autograd.gradcheck(losses.standardise, logits(0, 3, 5).requires_grad_())

@@ -154,3 +154,32 @@ def test_what_stands_at_an_excluded_pair_does_not_matter() -> None:
 def test_gradients_are_those_of_the_formula(loss, pairs: list[tuple[int, int]]) -> None:
     similarity = matrix(0).requires_grad_()
     assert torch.autograd.gradcheck(lambda m: loss(excluding(m, pairs)), similarity)
+
+
+def test_unit_rows_are_the_rows_over_their_length() -> None:
+    rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for row, scaled in zip(rows.tolist(), losses.unit(rows).tolist(), strict=True):
+        assert scaled == pytest.approx([value / math.hypot(*row) for value in row], rel=1e-12)
+
+
+@given(seeds, st.floats(1e-3, 1e3))
+def test_unit_rows_have_length_1_and_forget_their_size(seed: int, size: float) -> None:
+    rows = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    scaled = losses.unit(size * rows)
+    torch.testing.assert_close(scaled.norm(dim=1), torch.ones(4, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(scaled, losses.unit(rows), rtol=1e-9, atol=1e-12)
+
+
+def test_a_row_of_zeros_stays_with_a_finite_gradient() -> None:
+    rows = torch.zeros(2, 3, requires_grad=True)
+    scaled = losses.unit(rows)
+    scaled.sum().backward()
+    assert scaled.abs().max() == 0
+    assert rows.grad is not None
+    assert rows.grad.isfinite().all()
+
+
+def test_unit_rows_of_large_numbers_in_half_precision_are_finite() -> None:
+    rows = torch.full((1, 512), 300.0, dtype=torch.float16)
+    # The square of their length, 46 million, is beyond float16.
+    torch.testing.assert_close(losses.unit(rows), torch.full((1, 512), 512**-0.5))

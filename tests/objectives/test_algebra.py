@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from limbeck.errors import SettingError, SignalError
 from limbeck.objectives import CE, ICD, KD, Objective, WeightedSum, parse_objective, presets
+from limbeck.objectives.lskd import LSKD
 from limbeck.signals import Batch, Signals
 from limbeck.testing import sample_batch, sample_signals
 
@@ -145,8 +146,12 @@ parts = st.one_of(
     st.builds(ICD, alpha=st.floats(0, 9), dim=st.integers(1, 9), symmetric=st.booleans(), variant=st.just("paper")),
 )
 
+wrapped = st.builds(LSKD, st.builds(KD, temperature=st.floats(0.1, 100))) | st.builds(
+    lambda weight, inside: LSKD(weight * inside + CE()), weights, st.builds(KD, temperature=st.integers(1, 20))
+)
 
-@given(st.lists(st.tuples(weights, parts), min_size=1, max_size=4))
+
+@given(st.lists(st.tuples(weights, parts | wrapped), min_size=1, max_size=4))
 def test_any_sum_written_as_text_is_read_as_the_same(pairs: list[tuple[float, Objective]]) -> None:
     objective = functools.reduce(operator.add, (weight * part for weight, part in pairs))
     again = parse_objective(objective.expression())
@@ -162,6 +167,9 @@ def test_any_sum_written_as_text_is_read_as_the_same(pairs: list[tuple[float, Ob
         (-0.5 * KD() + 2 * ICD(variant="paper"), "-0.5*kd() + 2*icd(variant='paper')"),
         (0.123456789012 * CE(), "0.123456789012*ce()"),
         (WeightedSum([(1.0, ICD(alpha=0.5))]), "icd()"),
+        (CE() + 2 * LSKD(KD(temperature=2)), "ce() + 2*lskd(kd(temperature=2))"),
+        (0.5 * LSKD(0.1 * CE() + KD()), "0.5*lskd(0.1*ce() + kd())"),
+        (WeightedSum([(1.0, LSKD(LSKD()))]), "lskd(lskd(kd(temperature=2.0)))"),
     ],
 )
 def test_text_holds_what_is_not_at_its_default(objective: WeightedSum, text: str) -> None:
@@ -184,6 +192,9 @@ def test_text_holds_what_is_not_at_its_default(objective: WeightedSum, text: str
         ("kd()", "kd()"),
         ("icd_paper", "ce() + icd(variant='paper')"),
         ("icd_paper+kd", "ce() + icd(variant='paper') + kd()"),
+        ("lskd", "0.1*ce() + 9*lskd(kd(temperature=2))"),
+        ("lskd()", "lskd(kd(temperature=2.0))"),
+        ("lskd(kd)", "lskd(kd())"),
     ],
 )
 def test_a_bare_preset_is_its_expression_and_parentheses_the_objective_alone(text: str, meaning: str) -> None:
@@ -209,6 +220,9 @@ def test_presets_are_expressions_that_can_be_read() -> None:
         ("kd(temperature=0)", r"kd: temperature must be greater than 0\.0, got 0"),
         ("kd(temperature='4')", r"kd: temperature must be a finite number, got '4'"),
         ("kd(ce)", r"kd takes no objective inside its parentheses"),
+        ("lskd(ce)", r"lskd: objectives that compare logits must stand inside, and nothing else, got ce\(\)"),
+        ("lskd(kdd)", r"unknown objective 'kdd'; did you mean 'kd'\?"),
+        ("lskd(temperature=2)", r"unknown argument of lskd 'temperature'"),
         ("kd(4)", r"arguments of kd are given by name"),
         ("", "the objective is empty"),
     ],

@@ -26,7 +26,7 @@ def test_names_of_our_own_are_there_in_alphabetical_order() -> None:
 def test_every_objective_and_only_public_names_are_exported() -> None:
     ours = {cls.__name__ for cls in objectives().values() if cls.__module__.startswith("limbeck.")}
     assert ours <= set(package.__all__)
-    assert package.__all__ == sorted(package.__all__)
+    assert len(package.__all__) == len(set(package.__all__))
     assert all(hasattr(package, name) for name in package.__all__)
 
 
@@ -155,3 +155,54 @@ def test_an_objective_without_forward_says_so() -> None:
 
     with pytest.raises(SettingError, match="Empty defines no forward"):
         Empty()(Signals(), Signals(), Batch(*[Tensor()] * 2))
+
+
+def around() -> type[Objective]:
+    class Around(Objective, name="around", aliases=("about",)):
+        takes_objective = True
+        presets = {"around": "ce + around(kd(temperature=2))"}
+
+        def __init__(self, objective: Objective | None = None, *, power: float = 1.0) -> None:
+            super().__init__()
+            self.objective, self.power = objective or KD(), power
+            if isinstance(self.objective, Around):
+                raise SettingError("around cannot stand in itself.")
+
+    return Around
+
+
+def test_an_objective_inside_another_is_made_first() -> None:
+    cls = around()
+    part = parse_objective("0.5*about(0.1*ce + dcd(alpha=1), power=2)").parts[0]
+    assert isinstance(part, cls)
+    assert part.expression() == "around(0.1*ce() + icd(alpha=1), power=2)"
+
+
+def test_a_name_inside_is_the_objective_and_never_a_preset() -> None:
+    around()
+    assert parse_objective("around").expression() == "ce() + around(kd(temperature=2))"
+    assert parse_objective("around(icd)").expression() == "around(icd())"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("kd(ce)", r"kd takes no objective inside its parentheses, only arguments by name\."),
+        ("icd(kd + ce, alpha=1)", "icd takes no objective inside its parentheses"),
+        ("around(kd, ce)", "around takes one objective, which may be a sum, got 2"),
+        ("around(kdd)", r"unknown objective 'kdd'; did you mean 'kd'\?"),
+        ("around(kd(temprature=4))", "unknown argument of kd 'temprature'; did you mean 'temperature'"),
+        ("around(kd, pwr=2)", r"unknown argument of around 'pwr'; did you mean 'power'\? Accepted: power\."),
+        ("around(objective=2)", r"unknown argument of around 'objective'"),
+        ("around(kd(temperature=0))", r"^kd: temperature must be greater than 0\.0"),
+        ("around(around(kd))", r"^around: around cannot stand in itself"),
+        ("around(0*kd)", "every weight of the objective is zero"),
+        ("around(2)", r"arguments of around are given by name"),
+        ("around('kd')", r"arguments of around are given by name"),
+        ("around(2*2)", "expected a name"),
+    ],
+)
+def test_mistakes_inside_the_parentheses_are_sentences(text: str, sentence: str) -> None:
+    around()
+    with pytest.raises(SettingError, match=sentence):
+        parse_objective(text)

@@ -94,7 +94,7 @@ def _open(model: str, who: str, data: ImageData, split: ImageSplit, device: torc
     if spec.weights is None and spec.source in _RANDOM_WITHOUT_WEIGHTS:
         raise SettingError(f"{who}: {model} names no weights, so the network would be random; write {model}@FILE.")
     first = next(iter(eval_batches(split, 2, device, image_size=None if data.resident else data.image_size)))
-    network = open_network(model, who=who, data=data, probe=first, device=device, features={}, classifier=None)
+    network = open_network(model, who=who, data=data, probe=first, device=device, classifier=None)
     network.tapped.eval()
     return network
 

@@ -17,7 +17,7 @@ from limbeck.cli.settings import ExplainSettings
 from limbeck.errors import SettingError, unknown_name
 
 if TYPE_CHECKING:
-    from limbeck.objectives import Objective
+    from limbeck.objectives import InitialStage, Objective
 
 Facts = dict[str, Any]
 
@@ -53,6 +53,8 @@ def _facts(name: str, cls: type[Objective]) -> Facts:
     sections = _sections(cls.__doc__ or "")
     said = _arguments(sections.pop("Args", ""))
     defaults = cls.defaults()
+    if cls.takes_objective:
+        defaults = {"objective": str(cls().objective), **defaults}
     return {
         "name": name,
         "aliases": [alias for alias, target in aliases().items() if target == name],
@@ -114,11 +116,17 @@ def _expression_facts(text: str) -> Facts:
         "expression": presets().get(text, text),
         "needs": sorted(whole.needs),
         "batch_coupled": whole.batch_coupled,
+        "stages": [_stage(stage) for _, _, part in whole.entries() if (stage := part.initial_stage()) is not None],
         "parts": [
             {"weight": weight, "expression": str(part), "what": _sections(part.__doc__ or "")[""].partition("\n")[0]}
             for weight, part in parts
         ],
     }
+
+
+def _stage(stage: InitialStage) -> Facts:
+    what = str(stage.objective) if stage.objective.name else type(stage.objective).__doc__ or ""
+    return {"what": what.partition("\n")[0], "epochs": stage.epochs, "trains": list(stage.trains), "lr": stage.lr}
 
 
 # -- how it is shown ---------------------------------------------------------------------------------------------------
@@ -153,6 +161,10 @@ def _expression_page(facts: Facts) -> Group:
         blocks += ["", Text(f"stands for  {facts['expression']}")]
     rows = {f"{part['weight']:g} · {part['expression']}": part["what"] for part in facts["parts"]}
     blocks += _block("Parts", _pairs(rows))
+    for stage in facts["stages"]:
+        rate = "" if stage["lr"] is None else f", learning rate {stage['lr']:g}"
+        told = f"{stage['epochs']} epochs: {stage['what']} (trains {' and '.join(stage['trains'])}{rate})"
+        blocks += _block("First", Text(told))
     blocks += _block("Needs", Text(", ".join(facts["needs"])))
     names = sorted({part["expression"].partition("(")[0] for part in facts["parts"]})
     blocks += ["", Text(f"More: {'; '.join(f'limbeck explain {name}' for name in names)}", style="dim")]

@@ -129,13 +129,15 @@ def _walk(network: nn.Module, shape: tuple[int, ...]) -> tuple[list[Module], str
 def _shapes(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     import torch
 
+    from limbeck.taps import first_tensor
+
     outputs: dict[str, list[int]] = {}
     inputs: dict[str, list[int]] = {}
 
     def note(path: str) -> Any:
         def hook(module: nn.Module, given: Any, made: Any) -> None:
             for found, value in ((inputs, given), (outputs, made)):
-                tensor = _first_tensor(value)
+                tensor = first_tensor(value)
                 if tensor is not None:
                     found[path] = list(tensor.shape)
 
@@ -149,15 +151,6 @@ def _shapes(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, list[in
         for handle in handles:
             handle.remove()
     return outputs, inputs
-
-
-def _first_tensor(value: Any) -> torch.Tensor | None:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value
-    items = value.values() if hasattr(value, "values") else value if isinstance(value, tuple | list) else ()
-    return next((item for item in items if isinstance(item, torch.Tensor)), None)
 
 
 def _count(module: nn.Module) -> int:

@@ -42,6 +42,9 @@ def _objectives(pattern: str | None) -> tuple[list[Row], str]:
             "what": _first_sentence(cls.__doc__),
             "needs": sorted(cls.needs),
             "batch_coupled": cls.batch_coupled,
+            "presets": list(cls.presets),
+            "paper": cls.paper.title if cls.paper else None,
+            "link": cls.paper.link if cls.paper else None,
             "year": cls.paper.year if cls.paper else None,
         }
         for name, cls in objectives().items()
@@ -88,6 +91,8 @@ def _data(pattern: str | None) -> tuple[list[Row], str]:
     return rows, ""
 
 
+# Too wide for a table in a terminal; 'limbeck explain' shows them.
+_ONLY_JSON = frozenset({"paper", "link"})
 _LISTS: dict[str, Callable[[str | None], tuple[list[Row], str]]] = {
     "objectives": _objectives,
     "presets": _presets,
@@ -114,7 +119,8 @@ def _first_sentence(text: str | None) -> str:
 
 def _table(rows: list[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    columns = [key for key in (rows[0] if rows else {}) if any(row[key] not in (None, [], "") for row in rows)]
+    keys = [key for key in (rows[0] if rows else {}) if key not in _ONLY_JSON]
+    columns = [key for key in keys if any(row[key] not in (None, [], "") for row in rows)]
     for key in columns:
         number = all(isinstance(row[key], int) or row[key] is None for row in rows) and key != "batch_coupled"
         table.add_column(

@@ -15,7 +15,8 @@ def train(settings: TrainSettings | DistillSettings, output: Output) -> None:
 
     from limbeck.cli.progress import Progress
     from limbeck.cli.summary import figures, footer
-    from limbeck.distillation import job_of, run
+    from limbeck.distillation import run
+    from limbeck.job import job_of
 
     with Progress(output) as progress:
         done = run(job_of(settings), callbacks=[progress], say=output.say)

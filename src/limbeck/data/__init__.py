@@ -1,14 +1,13 @@
 """Data sets, replayable augmentation and loaders."""
 
-from limbeck.data.batches import Batches, FileBatches, ResidentBatches, eval_batches
+from limbeck.data.batches import FileBatches, ResidentBatches, eval_batches
 from limbeck.data.loader import LoaderBatches
 from limbeck.data.preprocess import Preprocess
 from limbeck.data.sources import SourceEntry, list_sources, register_source
-from limbeck.data.views import Views, parse_views
+from limbeck.data.views import Views, parse_view_sets, parse_views
 from limbeck.data.vision import ImageData, ImageSplit, load_data
 
 __all__ = [
-    "Batches",
     "FileBatches",
     "ImageData",
     "ImageSplit",
@@ -20,6 +19,7 @@ __all__ = [
     "eval_batches",
     "list_sources",
     "load_data",
+    "parse_view_sets",
     "parse_views",
     "register_source",
 ]

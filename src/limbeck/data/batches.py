@@ -9,7 +9,8 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,24 +26,6 @@ from limbeck.signals import Batch
 Device = torch.device | str
 _VIEW_IDS = 2**62
 _CROP_RATIO = 0.875
-
-
-class Batches(Protocol):
-    """Batches for training.
-
-    batch_size: samples of a global batch, over all processes.
-    """
-
-    @property
-    def batch_size(self) -> int: ...
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        ...
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """This process's part of the batches of epoch ``number`` from position ``start`` on; the same at every call."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,8 @@ def _paths(split: ImageSplit) -> list[str]:
 class ResidentBatches:
     """Training batches of a split whose pixels lie on the device; nothing waits for the host.
 
-    split: with images in memory. views: the augmentations; each sample's view is drawn anew every epoch.
+    split: with images in memory. views: the augmentations; each sample's view is drawn anew every epoch. With several,
+    each sample is in a batch in one view of each, and the ids of the second go on where those of the first end.
     batch_size: global, a multiple of ``world_size``; process ``rank`` gets its contiguous part of each global batch.
     drop_last: whether the last batch is left out when it is not full; without, an epoch sees every sample but the last
     ``len(split) % world_size``, so that all processes have equally many.
@@ -130,7 +114,7 @@ class ResidentBatches:
     def __init__(
         self,
         split: ImageSplit,
-        views: Views,
+        views: Views | Sequence[Views],
         batch_size: int,
         seed: int,
         device: Device = "cpu",
@@ -140,7 +124,8 @@ class ResidentBatches:
     ) -> None:
         images = _resident(split)
         self._plan = _Plan(len(split), batch_size, seed, rank, world_size, drop_last)
-        self.views = views.with_size(images.shape[2], images.shape[3])
+        sets = [views] if isinstance(views, Views) else views
+        self.views = [each.with_size(images.shape[2], images.shape[3]) for each in sets]
         self.batch_size = batch_size
         self._images, self._labels, self._index = (part.to(device) for part in (images, split.labels, split.index))
 
@@ -151,15 +136,20 @@ class ResidentBatches:
         """See ``Batches.epoch``."""
         positions = self._plan.positions(start)
         order = _move(self._plan.order(number), self._images.device)
-        ids = _move(self.views.draw(len(order), self._plan.ids(number)), self._images.device)
-        return (self._batch(order[part], ids[part]) for part in map(self._plan.part, positions))
+        generator = self._plan.ids(number)
+        ids = [_move(views.draw(len(order), generator), self._images.device) for views in self.views]
+        return (self._batch(order[part], [each[part] for each in ids]) for part in map(self._plan.part, positions))
 
-    def _batch(self, rows: Tensor, ids: Tensor) -> Batch:
+    def _batch(self, rows: Tensor, ids: Sequence[Tensor]) -> Batch:
+        images, copies = self._images.index_select(0, rows), len(self.views)
+        inputs = [views.apply(images, each) for views, each in zip(self.views, ids, strict=True)]
+        firsts = accumulate((views.count for views in self.views[:-1]), initial=0)
         return Batch(
-            inputs=self.views.apply(self._images.index_select(0, rows), ids),
-            labels=self._labels.index_select(0, rows),
-            index=self._index.index_select(0, rows),
-            view=ids,
+            inputs=torch.cat(inputs),
+            labels=self._labels.index_select(0, rows).repeat(copies),
+            index=self._index.index_select(0, rows).repeat(copies),
+            view=torch.cat([each + first for each, first in zip(ids, firsts, strict=True)]),
+            copies=copies,
         )
 
 

@@ -177,6 +177,15 @@ def parse_views(text: str) -> Views:
     return Views(**settings)  # type: ignore[arg-type]
 
 
+def parse_view_sets(text: str) -> tuple[Views, ...]:
+    """Views from text with ``|`` between them: each sample is seen in one view of each, side by side in a batch.
+
+    >>> [str(views) for views in parse_view_sets("crop=4,flip | crop=4,flip,randaugment=2")]
+    ['crop=4,flip', 'crop=4,flip,randaugment=2']
+    """
+    return tuple(parse_views(part) for part in text.split("|"))
+
+
 def _flag(text: str, value: str, equals: str) -> bool:
     accepted = {"true": True, "1": True, "false": False, "0": False}
     if not equals:

@@ -49,6 +49,12 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labels_by_index(self) -> Tensor:
+        """(n,) int64: the label of each index, -1 where no sample has that index."""
+        labels = torch.full((int(self.index.max()) + 1,), -1)
+        labels[self.index] = self.labels
+        return labels
+
     def subset(self, positions: Tensor) -> ImageSplit:
         """The samples at ``positions``, (M,) int64, in that order."""
         if isinstance(self.images, Tensor):

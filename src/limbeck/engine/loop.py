@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from limbeck.config import RunSettings
-from limbeck.data import Batches
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
 from limbeck.engine.ema import MovingAverage
@@ -36,7 +35,7 @@ from limbeck.engine.runtime import (
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import NonFiniteError, SettingError
 from limbeck.evaluate.accuracy import Score, score
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Batches, Signals
 from limbeck.taps import evaluating
 from limbeck.tasks.vision import VisionTask
 from limbeck.teachers.frozen import Teacher
@@ -105,6 +104,10 @@ class Loop:
         self.position, self.outcome, self.stop = Position(), Outcome(), False
         self.batch: Batch | None = None
         self.schedules = [self._schedule(stage) for stage in self.stages]
+        if settings.ema and trainable.new_classifier is not None:
+            raise SettingError(
+                f"ema averages the student alone, and '{trainable.objectives[-1]}' gives it a new classifier."
+            )
         self.ema = MovingAverage(trainable.student, settings.ema) if settings.ema else None
         self.meter = Meter(self.device)
         self.best_state: dict[str, Tensor] | None = None
@@ -127,6 +130,7 @@ class Loop:
         self._prepare(stage)
         for epoch in range(self.position.epoch, stage.epochs):
             self.model.train()
+            self.trainable.objective.start_epoch(epoch + 1)
             for batch in self.batches.epoch(epoch, start=self.position.batch):
                 self._step(batch.to(self.device))
                 self.position = replace(self.position, batch=self.position.batch + 1, step=self.position.step + 1)
@@ -174,7 +178,7 @@ class Loop:
     def _schedule(self, stage: Stage) -> Schedule:
         settings = self.settings
         return Schedule(
-            settings.schedule,
+            stage.schedule or settings.schedule,
             epochs=stage.epochs,
             steps=len(self.batches),
             milestones=settings.milestones,
@@ -213,10 +217,13 @@ class Loop:
             self.ema.update(self.trainable.student)
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
+        if self.settings.accumulation == 1:
+            return [batch]
         size = math.ceil(len(batch) / self.settings.accumulation)
         return [batch[start : start + size] for start in range(0, len(batch), size)]
 
     def _forward_backward(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], Tensor]:
+        self.trainable.objective.check_batch_size(len(batch))
         student_input, teacher_input = self.task.inputs(batch)
         with self.accelerator.autocast():
             teacher: Signals = self.teacher.signals(teacher_input, batch)
@@ -246,8 +253,7 @@ class Loop:
         if self.batch is None:
             return ""
         teacher = self.teacher.signals(self.task.teacher_input(self.batch), self.batch)
-        signals = {"logits": teacher.logits, "embedding": teacher.embedding, **teacher.features}
-        bad = [name for name, value in signals.items() if value is not None and not bool(value.isfinite().all())]
+        bad = [name for name, value in teacher.tensors().items() if not bool(value.isfinite().all())]
         return f" The teacher's {' and '.join(bad)} are not finite for the last batch." if bad else ""
 
     # -- between steps -------------------------------------------------------------------------------------------------
@@ -329,20 +335,23 @@ class Loop:
     def predict(self, batch: Batch) -> Tensor:
         """The student's logits (B, C) for a batch, in the run's precision."""
         with self.accelerator.autocast():
-            signals: Signals = self.trainable.student(self.task.student_input(batch.to(self.device)))
-        assert signals.logits is not None
-        return signals.logits
+            return self.trainable.logits(self.task.student_input(batch.to(self.device)))
 
     def student_state(self) -> dict[str, Tensor]:
         """The student's weights as they would be kept now, on the CPU: its moving average when there is one."""
         with self._averaged():
-            return whole_state(self.trainable.student.network)
+            return {
+                prefix + name: value
+                for prefix, module in self.trainable.kept().items()
+                for name, value in whole_state(module).items()
+            }
 
     def finish(self) -> nn.Module:
         """Put the selected weights (best or last) into the student and return it in eval mode."""
-        network = self.trainable.student.network
         self.kept_state = self.best_state if self.best_state is not None else self.student_state()
-        load_whole_state(network, self.kept_state)
+        for prefix, module in self.trainable.kept().items():
+            own = {key.removeprefix(prefix): value for key, value in self.kept_state.items() if key.startswith(prefix)}
+            load_whole_state(module, own)
         self._share_buffers()
         return self.trainable.release()
 

@@ -47,7 +47,8 @@ def make_accelerator(settings: RunSettings) -> Accelerator:
         cpu=settings.device == "cpu",
         # Our own micro-batches; without the plugin an environment variable of `accelerate launch` divides every loss.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        kwargs_handlers=[DistributedDataParallelKwargs()],
+        # Objectives keep their memories equal themselves, and the running statistics are shared before they are read.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if settings.precision == "fp16" and accelerator.device.type == "cpu":
         raise SettingError("precision is 'fp16', and the device is a CPU, which trains in 'fp32' or 'bf16'.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from limbeck.heads import Projected
 from limbeck.objectives.base import Objective
 from limbeck.signals import Batch, Signals
 from limbeck.taps import Tapped
@@ -17,12 +18,14 @@ class Stage:
     """What trains, on which objective, for how long. A run is a list of stages.
 
     trains: of "student" and "objective" (its heads). What does not train is in eval mode and keeps its weights.
+    lr, schedule: the run's when None.
     """
 
     objective: Objective
     epochs: int
     trains: tuple[str, ...] = ("student", "objective")
     lr: float | None = None
+    schedule: str | None = None
 
 
 class Trainable(nn.Module):
@@ -50,7 +53,7 @@ class Trainable(nn.Module):
         return objective
 
     def forward(self, inputs: Tensor, teacher: Signals, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
-        student: Signals = self.student(inputs)
+        student: Signals = self.student(inputs) if self.objective.needs_student else Signals()
         terms = self.objective(student, teacher, batch)
         return terms, None if student.logits is None else student.logits.detach()
 
@@ -61,10 +64,36 @@ class Trainable(nn.Module):
         for number, objective in enumerate(self.objectives):
             objective.requires_grad_(number == stage and "objective" in self._trains[stage])
 
+    @property
+    def new_classifier(self) -> nn.Module | None:
+        """What the last stage's objective puts in the place of the student's classifier, if anything."""
+        final = self.objectives[-1]
+        assert isinstance(final, Objective)
+        return final.new_classifier()
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """The student's logits (B, C), of its new classifier if it gets one."""
+        signals: Signals = self.student(inputs)
+        head = self.new_classifier
+        if head is None:
+            assert signals.logits is not None
+            return signals.logits
+        assert signals.embedding_map is not None
+        logits: Tensor = head(signals.embedding_map)
+        return logits
+
+    def kept(self) -> dict[str, nn.Module]:
+        """The modules whose weights are the result, by the prefix of their names in it."""
+        head = self.new_classifier
+        return {"": self.student.network} if head is None else {"network.": self.student.network, "head.": head}
+
     def release(self) -> nn.Module:
-        """The student's network in eval mode, its parameters asking for gradients as they did at first."""
+        """The finished student in eval mode, its parameters asking for gradients as they did at first."""
         self._unfreeze_student(True)
-        return self.student.network.eval()
+        head = self.new_classifier
+        if head is None:
+            return self.student.network.eval()
+        return Projected(self.student.network, self.student.paths["embedding_map"]["embedding_map"], head).eval()
 
     def _unfreeze_student(self, learns: bool) -> None:
         for name, parameter in self.student.named_parameters():

@@ -1,7 +1,22 @@
 """Pure functions on tensors: float32 inside, per sample where the formula allows. Imports torch and nothing else."""
 
-from limbeck.losses.classification import cross_entropy, kl_divergence
-from limbeck.losses.contrast import cosine_similarity_matrix, info_nce, invariance
+from limbeck.losses.attention import attention
+from limbeck.losses.classification import cross_entropy, kl_divergence, standardise
+from limbeck.losses.contrast import cosine_similarity_matrix, info_nce, invariance, unit
+from limbeck.losses.maps import align
+from limbeck.losses.precision import in_float32
 from limbeck.losses.reduction import mean
 
-__all__ = ["cosine_similarity_matrix", "cross_entropy", "info_nce", "invariance", "kl_divergence", "mean"]
+__all__ = [
+    "align",
+    "attention",
+    "cosine_similarity_matrix",
+    "cross_entropy",
+    "in_float32",
+    "info_nce",
+    "invariance",
+    "kl_divergence",
+    "mean",
+    "standardise",
+    "unit",
+]

@@ -31,3 +31,11 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperature
     log_student = torch.log_softmax(student_logits / temperature, dim=-1)
     log_teacher = torch.log_softmax(teacher_logits / temperature, dim=-1)
     return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=-1)
+
+
+@in_float32
+def standardise(logits: Tensor) -> Tensor:
+    """Logits (…, C) less their mean over the classes, over their unbiased standard deviation + 1e-7 (arXiv 2403.01427)."""
+    # Equal logits, as of a classifier that starts at zero, have a deviation whose gradient is not defined: none then.
+    deviation = logits.var(dim=-1, keepdim=True).clamp(min=1e-24).sqrt()
+    return (logits - logits.mean(dim=-1, keepdim=True)) / (deviation + 1e-7)

@@ -38,3 +38,9 @@ def invariance(similarity: Tensor, *, detach_target: bool = False) -> Tensor:
     excluded = similarity.detach().isneginf()
     difference = (log_q - log_p).masked_fill(excluded, 0.0)
     return (log_q.exp() * difference).sum(dim=1).mean()
+
+
+@in_float32
+def unit(rows: Tensor) -> Tensor:
+    """(N, D) rows scaled to length 1; a row of zeros stays."""
+    return torch.nn.functional.normalize(rows, dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
@@ -51,8 +52,9 @@ def load_state(path: str | os.PathLike[str]) -> State:
 def load_weights(network: nn.Module, path: str | os.PathLike[str], *, setting: str = "weights") -> None:
     """Put the weights of a file into a network, all of them or none.
 
-    Wrapper prefixes (``module.``, ``_orig_mod.``, ``model.``, ``network.``) are taken off where that makes names fit.
-    Floating types are converted to the network's.
+    Wrapper prefixes (``module.``, ``_orig_mod.``, ``model.``, ``network.``) are taken off where that makes names fit, and a
+    network with ``public_names`` renames those of public benchmarks' checkpoints. Floating types are converted to the
+    network's.
 
     Args:
         network: changed in place, and only when everything fits.
@@ -66,7 +68,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], *, setting: s
     file = Path(path).expanduser()
     try:
         expected = network.state_dict()
-        state = _without_prefixes(load_state(file), expected)
+        rename = getattr(network, "public_names", None)
+        state = _without_prefixes(load_state(file), expected, *([rename] if callable(rename) else []))
         _fill_implied(state, expected)
         _check_fit(state, expected, file.name, type(network).__name__)
         _check_values(state, expected, file.name)
@@ -156,7 +159,9 @@ def _read_pickle(file: Path) -> object:
         with warnings.catch_warnings():
             # torch warns of old and odd formats; whether they can be read is all that matters here.
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            # The public benchmarks keep their command line beside the weights: a namespace of plain values runs no code.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = re.findall(r"GLOBAL (\S+)", str(error))
         if not unsafe and not zipfile.is_zipfile(file):
@@ -215,12 +220,13 @@ def _unwrapped(value: object, where: str) -> State:
 # Fitting
 
 
-def _without_prefixes(state: State, expected: Mapping[str, Tensor]) -> State:
+def _without_prefixes(state: State, expected: Mapping[str, Tensor], *rename: Callable[[State], State]) -> State:
     """The state under the names that fit best; wrappers nest, so prefixes are taken off one after another."""
     candidates = [state]
     for candidate in candidates:
         stripped = (_strip(candidate, prefix) for prefix in _PREFIXES)
         candidates.extend(other for other in stripped if other.keys() != candidate.keys())
+    candidates += [renamed(candidate) for renamed in rename for candidate in candidates]
     return dict(max(candidates, key=lambda candidate: len(candidate.keys() & expected.keys())))
 
 

@@ -1,17 +1,66 @@
 """One file a method: its class, defaults, formula, paper. To add one, add a file; nothing else is touched."""
 
-from limbeck.objectives.base import Objective, Paper, WeightedSum
+from limbeck.objectives.ab import AB
+from limbeck.objectives.at import AT
+from limbeck.objectives.base import InitialStage, Objective, Paper, WeightedSum
+from limbeck.objectives.cc import CC
 from limbeck.objectives.ce import CE
+from limbeck.objectives.crd import CRD
+from limbeck.objectives.dist import DIST
+from limbeck.objectives.dkd import DKD
+from limbeck.objectives.fitnet import FitNet
+from limbeck.objectives.fsp import FSP
+from limbeck.objectives.ft import FT
 from limbeck.objectives.icd import ICD
+from limbeck.objectives.itrd import ITRD
 from limbeck.objectives.kd import KD
+from limbeck.objectives.lskd import LSKD
+from limbeck.objectives.mlkd import MLKD
+from limbeck.objectives.nst import NST
+from limbeck.objectives.ofd import OFD
+from limbeck.objectives.pkt import PKT
 from limbeck.objectives.registry import objective_class, objectives, parse_objective, presets
+from limbeck.objectives.reviewkd import ReviewKD
+from limbeck.objectives.rkd import RKD
+from limbeck.objectives.rrd import RRD
+from limbeck.objectives.semckd import SemCKD
+from limbeck.objectives.simkd import SimKD
+from limbeck.objectives.sp import SP
+from limbeck.objectives.srrl import SRRL
+from limbeck.objectives.vid import VID
+from limbeck.objectives.wsld import WSLD
 
 __all__ = [
+    "AB",
+    "AT",
+    "CC",
     "CE",
+    "CRD",
+    "DIST",
+    "DKD",
+    "FSP",
+    "FT",
     "ICD",
+    "ITRD",
     "KD",
+    "LSKD",
+    "MLKD",
+    "NST",
+    "OFD",
+    "PKT",
+    "RKD",
+    "RRD",
+    "SP",
+    "SRRL",
+    "VID",
+    "WSLD",
+    "FitNet",
+    "InitialStage",
     "Objective",
     "Paper",
+    "ReviewKD",
+    "SemCKD",
+    "SimKD",
     "WeightedSum",
     "objective_class",
     "objectives",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck.errors import SettingError, SignalError, is_finite
 from limbeck.objectives.registry import register
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, paired
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,20 @@ class Paper:
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
 
 
+@dataclass(frozen=True)
+class InitialStage:
+    """What comes before the main stage of a staged method, at a learning rate that does not decay.
+
+    See :class:`limbeck.engine.trainable.Stage` for the rest. weight: of the objective; that of the staged method when None.
+    """
+
+    objective: Objective
+    epochs: int
+    trains: tuple[str, ...] = ("student", "objective")
+    lr: float | None = None
+    weight: float | None = None
+
+
 class Objective(nn.Module):
     """What is compared between student and teacher.
 
@@ -37,13 +51,21 @@ class Objective(nn.Module):
     a network, a file or a device.
 
     Class attributes:
-        needs: of ``labels``, ``logits``, ``embedding``, ``features``, ``index``; checked before the first step.
+        needs: checked before the first step; of ``labels``, ``logits``, ``embedding``, ``index`` (of each sample in the
+            training set), ``features`` and ``preactivations`` (maps of stages that both networks have), ``stages`` (maps of
+            the stages of both, matched or not), ``stem``, ``embedding_map`` and ``classifier`` (the teacher's weights).
         needs_teacher: False for losses of the student alone.
+        needs_student: False for losses of the teacher's signals alone, as in a first stage that trains a head on them.
         batch_coupled: True when the loss of a sample depends on the others in the batch. Such a batch is not silently split
             into micro-batches.
         local_negatives: True when, among several processes, each keeps to its own samples by definition.
         zero_when_equal: True when the loss is zero for a student whose signals are the teacher's.
         per_position: True when (B, L, C) logits with labels and a mask (B, L) are understood.
+        order_free: False when the order of the samples in a batch changes the loss by definition.
+        minimum_batch: the smallest batch for which the formula is defined: 2 where samples are compared.
+        takes_objective: True when another objective stands in its parentheses, as in ``lskd(kd())``: the first argument of
+            ``__init__``, called ``objective``.
+        equal_channels: True when the maps of student and teacher must have equally many channels.
         dead_parameters: parameters that receive no gradient by definition, with the reason in the docstring.
         formula: LaTeX of the loss.
         paper: where it was published.
@@ -55,10 +77,15 @@ class Objective(nn.Module):
     name: ClassVar[str] = ""
     needs: frozenset[str] = frozenset()
     needs_teacher: bool = True
+    needs_student: bool = True
     batch_coupled: bool = False
     local_negatives: bool = False
     zero_when_equal: bool = False
     per_position: bool = False
+    order_free: bool = True
+    minimum_batch: int = 1
+    equal_channels: bool = False
+    takes_objective: ClassVar[bool] = False
     dead_parameters: frozenset[str] = frozenset()
     formula: ClassVar[str] = ""
     paper: ClassVar[Paper | None] = None
@@ -70,8 +97,26 @@ class Objective(nn.Module):
             cls.name = name
             register(cls, name, aliases)
 
+    def set_training_labels(self, labels: Tensor) -> None:
+        """Take the (n,) int64 labels by sample index, -1 where no training sample has that index.
+
+        Called before ``build`` where ``index`` is needed.
+        """
+
     def build(self, student: Signals, teacher: Signals) -> None:
         """Make heads and buffers, sized from the signals of one probe batch. Called once, before the optimizer exists."""
+
+    @property
+    def only_initial(self) -> bool:
+        """Whether it trains in a stage of its own before the main one, and then no more."""
+        return bool(getattr(self, "init_epochs", 0))
+
+    def initial_stage(self) -> InitialStage | None:
+        """What comes before the main stage; by default the objective itself for its ``init_epochs``, if it has such."""
+        return InitialStage(self, getattr(self, "init_epochs", 0)) if self.only_initial else None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Told the number of the epoch that begins, from 1 in each stage; for weights that change over time."""
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         """Named scalar terms; their sum is the loss."""
@@ -81,6 +126,14 @@ class Objective(nn.Module):
         """The terms of :meth:`forward`. The teacher's signals are cut off from its graph first: a teacher never learns here."""
         terms: dict[str, Tensor] = super().__call__(student, teacher.detach(), batch)
         return terms
+
+    def new_classifier(self) -> nn.Module | None:
+        """What takes the place of the student's classifier when the training is over, if anything does.
+
+        A module from the student's ``embedding_map`` to logits, with its own arguments in ``arguments``: see
+        :class:`limbeck.heads.BottleneckClassifier`.
+        """
+        return None
 
     def monitors(self) -> dict[str, Tensor]:
         """Detached scalars worth logging that are not part of the loss, such as a learned temperature."""
@@ -95,10 +148,14 @@ class Objective(nn.Module):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The arguments of ``__init__`` and their defaults (``inspect.Parameter.empty`` for those that must be given)."""
+        """The keyword arguments of ``__init__`` and their defaults.
+
+        ``inspect.Parameter.empty`` stands for those that must be given.
+        """
         if cls.__init__ is Objective.__init__:
             return {}
-        return {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+        parameters = inspect.signature(cls).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def arguments(self) -> dict[str, Any]:
         """The arguments it was made with, by name."""
@@ -107,20 +164,50 @@ class Objective(nn.Module):
     def expression(self) -> str:
         """The text that makes this objective again: the name and the arguments that are not at their default."""
         defaults = self.defaults()
-        given = {key: value for key, value in self.arguments().items() if value != defaults[key]}
-        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+        given = [f"{key}={value!r}" for key, value in self.arguments().items() if value != defaults[key]]
+        inside = [str(self.objective)] if self.takes_objective else []
+        return f"{self.name}({', '.join(inside + given)})"
 
     def check(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Raise SignalError with a sentence on each need that these signals do not meet."""
         student_has, teacher_has = student.available(), teacher.available()
-        for need in sorted(self.needs):
-            if need == "index" and batch.index is None:
-                raise SignalError(f"{self.expression()} needs each sample's index, and the batches carry none.")
-            if need in ("labels", "index"):
-                continue
-            for who, has in (("student", student_has), ("teacher", teacher_has)):
-                if need not in has and (who == "student" or self.needs_teacher):
+        for need in sorted(self.needs - {"labels", "index"}):
+            kind = "features" if need == "stages" else need
+            for who, has in (("teacher", teacher_has), ("student", student_has)):
+                asked = self.needs_teacher if who == "teacher" else self.needs_student and need != "classifier"
+                if asked and kind not in has:
                     raise SignalError(f"{self.expression()} needs the {who}'s {need}: {_HOW_TO_GIVE.get(need, '')}")
+        if "index" in self.needs and batch.index is None:
+            raise SignalError(f"{self.expression()} needs each sample's index, and the batches carry none.")
+        if self.needs_teacher and self.needs_student:
+            self._check_maps(student, teacher)
+        self.check_batch_size(len(batch))
+
+    def check_batch_size(self, size: int) -> None:
+        """Raise SignalError for batches that are too small to compare samples in."""
+        if size < self.minimum_batch:
+            raise SignalError(
+                f"{self.expression()} compares samples of a batch: it needs at least {self.minimum_batch}, got {size}."
+            )
+
+    def _check_maps(self, student: Signals, teacher: Signals) -> None:
+        groups = [(need, getattr(student, need), getattr(teacher, need)) for need in _PAIRED if need in self.needs]
+        if "stem" in self.needs:
+            groups.append(("stem", {"stem": student.stem}, {"stem": teacher.stem}))
+        for need, ours, theirs in groups:
+            pairs = paired(ours, theirs)
+            if not pairs:
+                raise SignalError(
+                    f"{self.expression()} compares {need} stage by stage, and none of the student's ({_shapes(ours)}) is "
+                    f"matched with one of the teacher's ({_shapes(theirs)}); {_HOW_TO_GIVE['features']}"
+                )
+            for name, one, other in pairs:
+                if self.equal_channels and one.shape[1] != other.shape[1]:
+                    raise SignalError(
+                        f"{self.expression()} has no projection: the student's {need} must have as many channels as the "
+                        f"teacher's, and at '{name}' they have {one.shape[1]} and {other.shape[1]}. It is for networks of "
+                        "one family and width."
+                    )
 
     def __add__(self, other: Objective) -> WeightedSum:
         return WeightedSum([*_weighted(self), *_weighted(other)])
@@ -144,9 +231,19 @@ class Objective(nn.Module):
 
 _HOW_TO_GIVE = {
     "embedding": "the input of the classifier was not tapped; name its layer with 'classifier'.",
-    "features": "no feature maps were tapped; name the layers with 'taps', as in taps={'layer2': 'blocks.3'}.",
+    "features": "name the layers with 'taps', as in taps={'layer2': 'blocks.3'}.",
+    "stages": "name the layers with 'taps', as in taps={'layer2': 'blocks.3'}.",
+    "preactivations": "name the layers with 'taps', as in taps={'layer2.0.relu:input': 'blocks.3'}.",
+    "stem": "the end of its first convolution is not known.",
+    "embedding_map": "no map was found whose mean over the positions is the classifier's input.",
+    "classifier": "its logits must come from one linear layer.",
     "logits": "the network returns none.",
 }
+_PAIRED = ("features", "preactivations")
+
+
+def _shapes(maps: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {'×'.join(map(str, value.shape[1:]))}" for name, value in maps.items())
 
 
 def _weighted(objective: Objective) -> list[tuple[float, Objective]]:
@@ -174,7 +271,10 @@ class WeightedSum(Objective):
         self.keys = _unique([part.name for _, part in parts])
         self.needs = frozenset().union(*(part.needs for _, part in parts))
         self.needs_teacher = any(part.needs_teacher for _, part in parts)
+        self.needs_student = any(part.needs_student for _, part in parts)
         self.batch_coupled = any(part.batch_coupled for _, part in parts)
+        self.order_free = all(part.order_free for _, part in parts)
+        self.minimum_batch = max((part.minimum_batch for _, part in parts), default=1)
         self.local_negatives = any(part.local_negatives for _, part in parts)
         self.dead_parameters = frozenset(
             f"parts.{i}.{name}" for i, (_, part) in enumerate(parts) for name in part.dead_parameters
@@ -190,6 +290,10 @@ class WeightedSum(Objective):
         if not self.weights:
             raise SettingError("every weight of the objective is zero, so there is nothing to train on.")
 
+    def set_training_labels(self, labels: Tensor) -> None:
+        for _, _, part in self.entries():
+            part.set_training_labels(labels)
+
     def build(self, student: Signals, teacher: Signals) -> None:
         self.check_not_empty()
         for _, _, part in self.entries():
@@ -203,6 +307,12 @@ class WeightedSum(Objective):
                 terms[_join(key, term)] = weight * value
         return terms
 
+    def new_classifier(self) -> nn.Module | None:
+        heads = [head for _, _, part in self.entries() if (head := part.new_classifier()) is not None]
+        if len(heads) > 1:
+            raise SettingError(f"'{self}': two objectives would replace the student's classifier.")
+        return heads[0] if heads else None
+
     def monitors(self) -> dict[str, Tensor]:
         return {_join(key, name): value for key, _, part in self.entries() for name, value in part.monitors().items()}
 
@@ -213,6 +323,14 @@ class WeightedSum(Objective):
     def after_step(self) -> None:
         for _, _, part in self.entries():
             part.after_step()
+
+    def start_epoch(self, epoch: int) -> None:
+        for _, _, part in self.entries():
+            part.start_epoch(epoch)
+
+    def check_batch_size(self, size: int) -> None:
+        for _, _, part in self.entries():
+            part.check_batch_size(size)
 
     def check(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         for _, _, part in self.entries():

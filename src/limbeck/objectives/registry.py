@@ -116,12 +116,23 @@ def _make_sum(tree: Sum) -> WeightedSum:
 def _make(call: Call) -> Objective:
     cls = objective_class(call.name)
     _check_arguments(call.name, call.arguments, cls.defaults())
-    if call.operands:
-        raise SettingError(f"{call.name} takes no objective inside its parentheses, only arguments by name.")
+    operands = _operands(cls, call)
     try:
-        return cls(**call.arguments)
+        return cls(*operands, **call.arguments)
     except SettingError as error:
         raise SettingError(f"{call.name}: {error}") from None
+
+
+def _operands(cls: type[Objective], call: Call) -> list[Objective]:
+    if call.operands and not cls.takes_objective:
+        raise SettingError(f"{call.name} takes no objective inside its parentheses, only arguments by name.")
+    if len(call.operands) > 1:
+        raise SettingError(f"{call.name} takes one objective, which may be a sum, got {len(call.operands)}.")
+    return [_make(tree.terms[0][1]) if _is_one(tree) else _make_sum(tree) for tree in call.operands]
+
+
+def _is_one(tree: Sum) -> bool:
+    return len(tree.terms) == 1 and tree.terms[0][0] == 1.0
 
 
 def _check_arguments(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -10,10 +10,13 @@ al., Contrastive representation distillation, 2020.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from limbeck.models.zoo.registry import register_model
+from limbeck.stages import StageTaps
 
 _WIDTHS = (16, 16, 32, 64)
 _WIDTHS_X4 = (32, 64, 128, 256)
@@ -35,11 +38,12 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, stem, kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _stage(blocks, stem, first, stride=1)
-        self.layer2 = _stage(blocks, first, second, stride=2)
-        self.layer3 = _stage(blocks, second, third, stride=2)
+        self.layer1 = residual_stage(BasicBlock, blocks, stem, first, stride=1)
+        self.layer2 = residual_stage(BasicBlock, blocks, first, second, stride=2)
+        self.layer3 = residual_stage(BasicBlock, blocks, second, third, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(third, num_classes)
+        self.stage_taps = residual_taps(blocks, blocks, blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -51,14 +55,26 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def residual_stage(block: Any, blocks: int, inputs: int, width: int, stride: int) -> nn.Sequential:
+    """Blocks of torchvision (``BasicBlock`` or ``Bottleneck``) of one width, the first with the stride of the stage."""
+    outputs = width * block.expansion
     shortcut = None
     if stride != 1 or inputs != outputs:
         shortcut = nn.Sequential(
             nn.Conv2d(inputs, outputs, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
         )
-    first = BasicBlock(inputs, outputs, stride, shortcut)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs) for _ in range(blocks - 1)))
+    stage = nn.Sequential(block(inputs, width, stride, shortcut), *(block(outputs, width) for _ in range(blocks - 1)))
+    # A block's own ReLU works in place and would overwrite the stage before its last ReLU, which is a tap.
+    stage[-1].relu = nn.ReLU()
+    return stage
+
+
+def residual_taps(*blocks: int) -> StageTaps:
+    """The taps of stages ``layer1``, ``layer2``, … of so many blocks."""
+    stages = tuple(f"layer{number}" for number in range(1, len(blocks) + 1))
+    # A block calls its one ReLU after each convolution; the last call has the sum with the shortcut.
+    ends = tuple(f"{stage}.{count - 1}.relu:input" for stage, count in zip(stages, blocks, strict=True))
+    return StageTaps(stages=stages, preactivations=ends, stem="relu")
 
 
 @register_model

@@ -1,0 +1,139 @@
+"""What is to be trained: networks, objective, settings and data, and the stages that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import DataLoader
+
+from limbeck.config import DistillSettings, RunSettings, TrainSettings
+from limbeck.data import ImageData
+from limbeck.engine.trainable import Stage
+from limbeck.errors import SettingError
+from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
+from limbeck.runs import Result
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """A user's own data: loaders of (inputs, labels) batches, with inputs as the networks want them."""
+
+    train: DataLoader[Any]
+    validation: DataLoader[Any] | None = None
+    test: DataLoader[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A finished run: the student with its selected weights in eval mode, what was found, and where it was written."""
+
+    student: nn.Module
+    result: Result
+    folder: Path | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train. ``teacher`` is None to train on labels alone; networks and objectives may be objects or text."""
+
+    student: str | nn.Module
+    teacher: str | nn.Module | None
+    objective: str | Objective
+    settings: RunSettings
+    data: ImageData | Loaders | None = None
+
+    def described(self, objective: Objective) -> RunSettings:
+        """The settings with what was given as an object told in words, so that a run's folder says what was run."""
+
+        def named(part: object, words: str | None) -> str | None:
+            return part if isinstance(part, str) else words
+
+        data = (
+            "loader"
+            if isinstance(self.data, Loaders)
+            else self.data.name
+            if self.data is not None
+            else self.settings.data
+        )
+        words: dict[str, Any] = {"data": data}
+        student = named(self.student, type(self.student).__name__)
+        if isinstance(self.settings, DistillSettings):
+            words |= {"student": student, "teacher": named(self.teacher, type(self.teacher).__name__)}
+            words |= {"objective": named(self.objective, str(objective))}
+        elif isinstance(self.settings, TrainSettings):
+            words |= {"model": student}
+        return self.settings.model_copy(update=words)
+
+    @property
+    def distill(self) -> DistillSettings:
+        """The settings that only distillation has, at their defaults when there is no teacher."""
+        return self.settings if isinstance(self.settings, DistillSettings) else DistillSettings()
+
+
+def job_of(settings: TrainSettings | DistillSettings) -> Job:
+    """The job that settings from a recipe or the command line describe.
+
+    Raises:
+        SettingError: no model, teacher or student is named.
+    """
+    if isinstance(settings, TrainSettings):
+        model = _required(settings.model, "model", "resnet8x4")
+        return Job(model, None, CE(label_smoothing=settings.label_smoothing), settings)
+    teacher = _required(settings.teacher, "teacher", "resnet32x4@teacher.safetensors")
+    student = _required(settings.student, "student", "resnet8x4")
+    return Job(student, teacher, settings.objective, settings)
+
+
+def _required(value: str | None, name: str, example: str) -> str:
+    if not value:
+        raise SettingError(f"{name} is not given; name a network, as in --{name} {example} ('limbeck list models').")
+    return value
+
+
+def stages_of(job: Job, objective: Objective) -> list[Stage]:
+    """The stages of a job: those of its settings, those that its objective asks to come first, and the main one.
+
+    The main stage has 0 epochs where the settings leave the number to the data's recipe.
+
+    Raises:
+        SettingError: nothing is left for the main stage, or a batch that must stay whole would be split.
+    """
+    epochs = job.settings.epochs or 0  # filled in from the data's recipe once it is known
+    main = objective if isinstance(objective, WeightedSum) else WeightedSum([(1.0, objective)])
+    first = [Stage(parse_objective(s.objective), s.epochs, tuple(s.trains), s.lr, s.schedule) for s in job.distill.stages]
+    initial, main = _initial_stages(main)
+    stages = [*first, *initial, Stage(main, epochs)]
+    _check_accumulation(job.settings, stages)
+    return stages
+
+
+def _initial_stages(objective: WeightedSum) -> tuple[list[Stage], WeightedSum]:
+    """The stages that parts of the objective ask to come first, and what is left of it for the main one."""
+    initial = []
+    for _, weight, part in objective.entries():
+        stage = part.initial_stage()
+        if stage is not None:
+            own = weight if stage.weight is None else stage.weight
+            whole = WeightedSum([(own, stage.objective)])
+            initial.append(Stage(whole, stage.epochs, stage.trains, stage.lr, schedule="constant"))
+    rest = [(weight, part) for _, weight, part in objective.entries() if not part.only_initial]
+    if not rest:
+        raise SettingError(
+            f"'{objective}' is trained in a stage of its own only, and nothing is left for the main one: add an objective, "
+            "as in 'ce + …', or give init_epochs=0 to train it in the main stage."
+        )
+    return initial, WeightedSum(rest) if len(rest) < len(objective.weights) else objective
+
+
+def _check_accumulation(settings: RunSettings, stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        if settings.accumulation > 1 and stage.objective.batch_coupled:
+            raise SettingError(
+                f"accumulation is {settings.accumulation}, and '{stage.objective}' compares the samples of a batch with each "
+                "other: micro-batches would change what it learns. Use a smaller batch_size, bf16, gradient_checkpointing, or "
+                "more processes, across which its samples are gathered."
+            )

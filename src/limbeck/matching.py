@@ -1,0 +1,168 @@
+"""Which stages of the student are compared with which of the teacher, and the taps that record them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from limbeck.networks import Network
+from limbeck.signals import Batch
+from limbeck.stages import Stages, find_embedding_map, find_stages
+from limbeck.taps import module_at
+
+_OF_STAGES = frozenset({"features", "stages", "preactivations", "stem"})
+
+
+@dataclass(frozen=True)
+class Match:
+    """Stages by number. pairs: (student's, teacher's), from shallow to deep. alone: those of each without a partner."""
+
+    pairs: tuple[tuple[int, int], ...]
+    student_alone: tuple[int, ...]
+    teacher_alone: tuple[int, ...]
+
+
+def match_stages(student: Stages, teacher: Stages, student_side: int, teacher_side: int) -> Match:
+    """Pair stages in their order when both networks have as many, else those that shrink the image by the same factor.
+
+    ``student_side`` and ``teacher_side`` are the heights of the images that each network sees.
+    """
+    ours, theirs = len(student.paths), len(teacher.paths)
+    if ours == theirs:
+        pairs = [(number, number) for number in range(ours)]
+    else:
+        factors = [round(teacher_side / height, 3) for _, height, _ in teacher.shapes]
+        pairs = []
+        for number, (_, height, _) in enumerate(student.shapes):
+            factor = round(student_side / height, 3)
+            if factors.count(factor) == 1:
+                pairs.append((number, factors.index(factor)))
+    return Match(
+        tuple(pairs),
+        tuple(set(range(ours)) - {one for one, _ in pairs}),
+        tuple(set(range(theirs)) - {other for _, other in pairs}),
+    )
+
+
+def connect(
+    student: Network,
+    teacher: Network | None,
+    probe: Batch,
+    *,
+    needs: frozenset[str],
+    taps: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """Tap the feature maps that the objectives need, and say what is compared with what.
+
+    With ``taps`` (student's path to teacher's path) these layers and no others are compared, in the order given, whether
+    an objective asks for stages, for their pre-activations or for both. Without, stages are found and matched by
+    themselves. Stages without a partner are recorded too, under names that no stage of the other has: some objectives look
+    at all of them.
+
+    Raises:
+        TapError: a tap names no module of its network.
+    """
+    groups: list[str] = [group for group in ("features", "preactivations") if group in needs]
+    if "stages" in needs and "features" not in groups:
+        groups.append("features")
+    if taps:
+        for ours, theirs in taps.items():
+            for group in groups or ["features"]:
+                student.tapped.record(group, ours, ours)
+                if teacher is not None:
+                    teacher.tapped.record(group, ours, theirs)
+    if "embedding_map" in needs:
+        for network in (student, teacher):
+            _tap_embedding_map(network, probe)
+    if not needs & _OF_STAGES or (taps and "stem" not in needs):
+        return
+    found = [_stages(network, probe) for network in (student, teacher) if network is not None]
+    if "stem" in needs:
+        for network, stages in zip((student, teacher), found, strict=False):
+            if network is not None and stages.stem is not None:
+                network.tapped.record("stem", "stem", stages.stem)
+    if not taps:
+        _tap_stages(student, teacher, found, groups, probe)
+        if teacher is not None:
+            _tell(found[0], found[1], _matched(student, teacher, found, probe), say)
+
+
+def _tap_embedding_map(network: Network | None, probe: Batch) -> None:
+    if network is None or network.tapped.classifier is None:
+        return
+    path = find_embedding_map(network.tapped.network, network.tapped.classifier, network.preprocess(probe.inputs[:2]))
+    if path is not None:
+        network.tapped.record("embedding_map", "embedding_map", path)
+
+
+def _stages(network: Network, probe: Batch) -> Stages:
+    return find_stages(network.tapped.network, network.preprocess(probe.inputs[:2]))
+
+
+def _matched(student: Network, teacher: Network, found: list[Stages], probe: Batch) -> Match:
+    sides = [int(network.preprocess(probe.inputs[:2]).shape[-2]) for network in (student, teacher)]
+    return match_stages(found[0], found[1], sides[0], sides[1])
+
+
+def _tap_stages(
+    student: Network, teacher: Network | None, found: list[Stages], groups: list[str], probe: Batch
+) -> None:
+    names = dict(enumerate(found[0].paths))
+    partners: dict[int, str] = {}
+    if teacher is not None:
+        partners = {other: names[one] for one, other in _matched(student, teacher, found, probe).pairs}
+    for group in groups:
+        for number, path in enumerate(_paths(found[0], group)):
+            student.tapped.record(group, names[number], path)
+        if teacher is not None:
+            for number, path in enumerate(_paths(found[1], group)):
+                # A colon stands in no module's name.
+                teacher.tapped.record(group, partners.get(number, f"teacher:{found[1].paths[number]}"), path)
+
+
+def _paths(stages: Stages, group: str) -> tuple[str, ...]:
+    return stages.paths if group == "features" else stages.preactivations
+
+
+def _tell(student: Stages, teacher: Stages, match: Match, say: Callable[[str], None]) -> None:
+    for number, (one, other) in enumerate(match.pairs):
+        title = "taps" if number == 0 else ""
+        say(f"{title:<11} {_named(student, one)} with the teacher's {_named(teacher, other)}")
+    for who, stages, alone in (("student", student, match.student_alone), ("teacher", teacher, match.teacher_alone)):
+        if alone:
+            listed = ", ".join(_named(stages, number) for number in alone)
+            say(f"            no partner for the {who}'s {listed}")
+
+
+def _named(stages: Stages, number: int) -> str:
+    return f"{stages.paths[number]} ({'×'.join(map(str, stages.shapes[number]))})"
+
+
+def constants(network: Network, probe: Batch) -> dict[str, Tensor]:
+    """What objectives may know of a network beside its answers: its classifier's weights and the norms before its maps."""
+    tapped = network.tapped
+    found: dict[str, Tensor] = {}
+    if tapped.classifier is not None:
+        found |= _linear(module_at(tapped.network, tapped.classifier))
+    if tapped.paths["preactivations"]:
+        stages = _stages(network, probe)
+        norms = dict(zip(stages.preactivations, stages.norms, strict=True))
+        for name, path in tapped.paths["preactivations"].items():
+            norm_path = norms.get(path)
+            if norm_path is not None:
+                norm = module_at(tapped.network, norm_path)
+                assert isinstance(norm.bias, Tensor)
+                assert isinstance(norm.weight, Tensor)
+                found |= {f"{name}.shift": norm.bias.detach(), f"{name}.scale": norm.weight.detach()}
+    return found
+
+
+def _linear(module: nn.Module) -> dict[str, Tensor]:
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        return {}
+    weight = module.weight.detach().flatten(1)
+    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
+    return {"classifier.weight": weight, "classifier.bias": bias}
