@@ -68,7 +68,7 @@ def test_any_text_survives_the_round_trip(tmp_path_factory: pytest.TempPathFacto
         ),
         (
             {"stages": [{"objective": "ce", "epoch": 1}]},
-            "did you mean 'epochs'? Accepted: objective, epochs, trains, lr.",
+            "did you mean 'epochs'? Accepted: objective, epochs, trains, lr, schedule.",
         ),
         ({"stages": [{"epochs": 1}]}, "stages.0.objective: field required"),
         ({"epochs": "many"}, "epochs: input should be a valid integer"),

@@ -28,7 +28,7 @@ def data() -> ImageData:
 def opened(model: Any, data: ImageData | None, **options: Any) -> Network:
     assert data is not None
     probe = Batch(data.train.images[:2], data.train.labels[:2])
-    defaults = {"who": "teacher", "probe": probe, "device": torch.device("cpu"), "features": {}, "classifier": None}
+    defaults = {"who": "teacher", "probe": probe, "device": torch.device("cpu"), "classifier": None}
     return open_network(model, data=data, **{**defaults, **options})
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import TapError
-from limbeck.taps import Tapped, evaluating, find_classifier, logits_of, module_at, pooled
+from limbeck.taps import Tapped, as_map, evaluating, find_classifier, logits_of, module_at, pooled
 
 
 class Net(nn.Module):
@@ -367,3 +367,125 @@ def test_a_classifier_that_cannot_be_told_is_an_error_that_names_candidates(
 def test_the_named_candidate_of_squeezenet_gives_an_embedding() -> None:
     signals = Tapped(_torchvision("squeezenet1_1"), classifier="classifier.1")(images(size=64))
     assert signals.embedding.shape == (2, 512)
+
+
+# -- the groups of maps ------------------------------------------------------------------------------------------------
+
+
+def test_each_group_has_its_field() -> None:
+    network = net().eval()
+    tapped = Tapped(network)
+    tapped.record("features", "late", "body")
+    tapped.record("preactivations", "late", "body.1:input")
+    tapped.record("stem", "stem", "stem")
+    tapped.record("embedding_map", "embedding_map", "body.1")
+    signals = tapped(images())
+    stem = network.stem(images())
+    assert torch.equal(signals.stem, stem)
+    assert torch.equal(signals.preactivations["late"], network.body[0](stem))
+    assert torch.equal(signals.features["late"], network.body(stem))
+    assert torch.equal(signals.embedding_map, signals.features["late"])
+    assert tapped.paths["preactivations"] == {"late": "body.1:input"}
+
+
+def test_the_input_of_a_module_can_be_tapped_by_name() -> None:
+    signals = Tapped(net().eval(), features=["body.1:input", "body"])(images())
+    assert torch.equal(signals.features["body.1:input"].relu(), signals.features["body"])
+    with pytest.raises(TapError, match=r"no module 'bodi'; did you mean 'body'\?"):
+        Tapped(net(), features=["bodi:input"])
+    with pytest.raises(TapError, match="the module 'unused:input' did not run"):
+        Tapped(net(), features=["unused:input"])(images())
+
+
+def in_place() -> Net:
+    network = net()
+    network.body[1].inplace = True
+    return network
+
+
+def test_an_in_place_layer_whose_input_is_tapped_works_out_of_place_until_the_taps_are_closed() -> None:
+    network = in_place()
+    expected = network.eval()(images())
+    tapped = Tapped(network)
+    tapped.record("preactivations", "body", "body.1:input")
+    signals = tapped(images())
+    assert not network.body[1].inplace
+    assert bool((signals.preactivations["body"] < 0).any())
+    assert torch.equal(signals.logits, expected)
+    tapped.close()
+    assert network.body[1].inplace
+
+
+def test_what_was_out_of_place_stays_so() -> None:
+    network = net()
+    tapped = Tapped(network, features=["body.1:input"])
+    tapped.close()
+    assert not network.body[1].inplace
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_tap_that_a_later_layer_overwrites_in_place_is_an_error(training: bool) -> None:
+    tapped = Tapped(in_place().train(training), features=["body.0"])
+    with pytest.raises(
+        TapError, match=r"tapped at 'body\.0' was overwritten in place by a later layer; tap that layer's"
+    ):
+        tapped(images())
+    with torch.no_grad(), pytest.raises(TapError, match="overwritten in place"):
+        tapped(images())
+
+
+def test_the_in_place_layer_itself_can_be_tapped() -> None:
+    signals = Tapped(in_place(), features=["body.1", "body"])(images())
+    assert bool((signals.features["body"] >= 0).all())
+    assert torch.equal(signals.features["body"], signals.features["body.1"])
+
+
+def test_tensors_of_inference_mode_are_recorded() -> None:
+    # They count no versions.
+    with torch.inference_mode():
+        signals = Tapped(net().eval(), features=["stem"])(images())
+    assert signals.features["stem"].shape == (2, 4, 6, 6)
+
+
+def test_tokens_become_maps_without_those_of_no_place() -> None:
+    tokens = torch.arange(2 * 6 * 3.0).view(2, 6, 3)  # two tokens of no place before 2×2 of 3 channels
+    maps = as_map(tokens, nn.Identity())
+    assert maps is not None
+    assert maps.shape == (2, 3, 2, 2)
+    for sample in range(2):
+        for row in range(2):
+            for column in range(2):
+                assert torch.equal(maps[sample, :, row, column], tokens[sample, 2 + 2 * row + column])
+    whole = as_map(tokens[:, :4], nn.Identity())
+    assert whole is not None
+    assert torch.equal(whole[0, :, 1, 0], tokens[0, 2])
+
+
+def test_maps_with_their_channels_last_are_turned() -> None:
+    class Last(nn.Module):
+        output_fmt = "NHWC"
+
+    value = torch.randn(2, 4, 5, 3)
+    turned = as_map(value, Last())
+    assert turned is not None
+    assert turned.shape == (2, 3, 4, 5)
+    assert torch.equal(turned[:, 1], value[..., 1])
+    assert as_map(value, nn.Identity()) is value
+
+
+def test_other_shapes_are_no_maps() -> None:
+    assert as_map(torch.ones(2, 3), nn.Identity()) is None
+    assert as_map(torch.ones(2, 1, 3), nn.Identity()) is None
+    signals = Tapped(net(), features=["head"])(images())
+    assert signals.features["head"].shape == (2, 5)
+
+
+def test_groups_compile_in_one_graph() -> None:
+    tapped = Tapped(in_place().eval())
+    tapped.record("preactivations", "body", "body.1:input")
+    tapped.record("stem", "stem", "stem")
+    plain = tapped(images())
+    torch.compiler.reset()
+    compiled = torch.compile(tapped, fullgraph=True, backend="eager")(images())
+    torch.testing.assert_close(compiled.preactivations["body"], plain.preactivations["body"])
+    torch.testing.assert_close(compiled.stem, plain.stem)

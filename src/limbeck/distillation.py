@@ -191,7 +191,7 @@ class _Session:
         trainable = Trainable(self.student.tapped, self.stages).to(self.device)
         self.say(f"objective   {self.objective}")
         needed = any(stage.objective.needs_teacher for stage in self.stages)
-        loop = self._loop(trainable, task, teacher if needed else NoTeacher())
+        loop = self._loop(trainable, task, teacher if needed else NoTeacher(), classes)
         teacher_score = self._score_teacher(task, teacher, classes)
         if self.runs is not None and self.runs.resumed:
             resumed = loop.resume()
@@ -226,7 +226,7 @@ class _Session:
         shared = self.student.preprocess if self.teacher is None else share_preprocess(self.student, self.teacher)
         return VisionTask(self.student.preprocess, shared, self.settings.channels_last)
 
-    def _loop(self, trainable: Trainable, task: VisionTask, teacher: Teacher) -> Loop:
+    def _loop(self, trainable: Trainable, task: VisionTask, teacher: Teacher, classes: int) -> Loop:
         return Loop(
             trainable=trainable,
             stages=self.stages,
@@ -236,6 +236,7 @@ class _Session:
             validation=self.feeds.validation,
             settings=self.settings,
             accelerator=self.accelerator,
+            classes=classes,
             folder=None if self.runs is None else self.runs.path,
             on_metrics=self._on_metrics,
             callbacks=[*self._trackers(), *self.callbacks],

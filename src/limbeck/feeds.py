@@ -159,7 +159,8 @@ def loader_feeds(
 
     Raises DataError when the training loader has no batch.
     """
-    batches = LoaderBatches(train, seed=settings.seed, device=device, world_size=world_size())
+    # Left on the CPU, where the loop looks at the labels before it moves the batch.
+    batches = LoaderBatches(train, seed=settings.seed, world_size=world_size())
     if len(batches) == 0:
         raise DataError(
             "the training loader has no batch: its data is empty, or smaller than its batch_size while drop_last is on."

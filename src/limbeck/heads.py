@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from limbeck.losses import align
+from limbeck.taps import as_map, first_tensor
 
 
 class BottleneckClassifier(nn.Module):
@@ -72,20 +73,27 @@ class Projected(nn.Module):
     def __init__(self, network: nn.Module, path: str, head: nn.Module) -> None:
         super().__init__()
         self.network, self.head = network, head
-        self._recorded: list[Tensor] = []
-        network.get_submodule(path).register_forward_hook(_Keep(self._recorded))
+        self._kept = _Keep()
+        network.get_submodule(path).register_forward_hook(self._kept)
 
     def forward(self, images: Tensor) -> Tensor:
-        self._recorded.clear()
         self.network(images)
-        logits: Tensor = self.head(self._recorded.pop())
+        recorded = self._kept.take()
+        maps = as_map(recorded, self.network)
+        logits: Tensor = self.head(recorded if maps is None else maps)
         return logits
 
 
 class _Keep:
-    # A class and not a closure: a deep copy of the network then records into its own copy of the list.
-    def __init__(self, recorded: list[Tensor]) -> None:
-        self.recorded = recorded
+    # A class and not a closure: a deep copy of the network then records into its own copy. And not a list: torch.export
+    # leaves another list behind in the place of a module's own.
+    def __init__(self) -> None:
+        self.tensor: Tensor | None = None
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self.recorded.append(output)
+    def take(self) -> Tensor:
+        taken, self.tensor = self.tensor, None
+        assert taken is not None
+        return taken
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self.tensor = first_tensor(output)

@@ -60,7 +60,8 @@ def test_every_objective_can_be_explained(limbeck: Run, name: str) -> None:
     facts = _json(limbeck, "explain", name)
     assert facts["name"] == name
     assert facts["summary"]
-    assert list(facts["arguments"]) == list(objectives()[name].defaults())
+    inside = ["objective"] if objectives()[name].takes_objective else []
+    assert list(facts["arguments"]) == [*inside, *objectives()[name].defaults()]
     undocumented = [argument for argument, about in facts["arguments"].items() if not about["what"]]
     assert undocumented == []
     shown = limbeck("explain", name)
@@ -139,3 +140,73 @@ def test_doctor_looks_at_everything(limbeck: Run, tmp_path: Path) -> None:
     said = limbeck("doctor")
     assert said.code == 0
     assert "GiB free" in said.out
+
+
+# -- methods with stages, papers and parentheses -----------------------------------------------------------------------
+
+
+def test_list_objectives_tells_papers_presets_and_needs(limbeck: Run) -> None:
+    rows = {row["name"]: row for row in _json(limbeck, "list", "objectives")}
+    assert rows["ab"] == {
+        "name": "ab",
+        "aliases": [],
+        "what": rows["ab"]["what"],
+        "needs": ["preactivations"],
+        "batch_coupled": True,
+        "presets": ["ab", "ab+kd"],
+        "paper": "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons",
+        "link": "https://arxiv.org/abs/1811.03233",
+        "year": 2019,
+    }
+    assert rows["fsp"]["link"] is None  # published, and not on arXiv
+    assert rows["fsp"]["needs"] == ["features", "stem"]
+    assert rows["ce"]["paper"] is None
+    for name, cls in objectives().items():
+        assert rows[name]["presets"] == list(cls.presets)
+        assert rows[name]["needs"] == sorted(cls.needs)
+        assert rows[name]["year"] == (cls.paper.year if cls.paper else None)
+    # In a terminal the titles are too wide.
+    shown = limbeck("list", "objectives").out
+    assert "1811.03233" not in shown
+    assert "2019" in shown
+
+
+def test_explain_a_preset_that_trains_in_stages(limbeck: Run) -> None:
+    assert _json(limbeck, "explain", "ab+kd")["stages"] == [
+        {"what": "ab()", "epochs": 30, "trains": ["student", "objective"], "lr": None}
+    ]
+    said = limbeck("explain", "ab+kd")
+    assert "First" in said.out
+    assert "30 epochs: ab() (trains student and objective)" in said.out
+    (stage,) = _json(limbeck, "explain", "ft+kd")["stages"]
+    assert (stage["epochs"], stage["trains"], stage["lr"]) == (30, ["objective"], 0.01)
+    assert stage["what"]
+    assert "(trains objective, learning rate 0.01)" in limbeck("explain", "ft+kd").out
+    assert "30 epochs" not in limbeck("explain", "ce + ab(init_epochs=0)").out
+    assert _json(limbeck, "explain", "ce + ab(init_epochs=0)")["stages"] == []
+    assert _json(limbeck, "explain", "icd+kd")["stages"] == []
+
+
+def test_explain_an_objective_around_another(limbeck: Run) -> None:
+    facts = _json(limbeck, "explain", "lskd")
+    assert list(facts["arguments"]) == ["objective"]
+    assert facts["arguments"]["objective"]["default"].startswith("kd(")
+    assert facts["arguments"]["objective"]["what"]
+    assert facts["presets"] == {"lskd": "0.1*ce + 9*lskd(kd(temperature=2))"}
+    (_, around) = _json(limbeck, "explain", "ce + 9*lskd(dkd(beta=2) + kd)")["parts"]
+    assert around["weight"] == 9
+    assert around["expression"] == "lskd(dkd(beta=2) + kd())"
+    said = limbeck("explain", "ce + lskd(kdd)")
+    assert said.code == 2
+    assert "did you mean 'kd'" in said.err
+
+
+def test_explain_tells_the_paper(limbeck: Run) -> None:
+    assert _json(limbeck, "explain", "fsp")["paper"] == {
+        "title": "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer Learning",
+        "year": 2017,
+        "venue": "CVPR",
+        "link": None,
+    }
+    assert "CVPR, 2017" in limbeck("explain", "fsp").out
+    assert "https://arxiv.org/abs/2203.14001" in limbeck("explain", "simkd").out

@@ -188,3 +188,54 @@ def test_eval_of_files_cuts_the_centre(files: ImageSplit) -> None:
         eval_batches(files, 4)
     with pytest.raises(SettingError, match="batch_size"):
         eval_batches(files, 0, image_size=(8, 8))
+
+
+SETS = (VIEWS, Views(), Views(flip=True))
+
+
+def test_several_views_of_a_sample_stand_one_after_another() -> None:
+    split = resident_split()
+    assert isinstance(split.images, torch.Tensor)
+    sized = [views.with_size(8, 8) for views in SETS]
+    first = [0, sized[0].count, sized[0].count + 1]
+    seen = []
+    for batch in ResidentBatches(split, SETS, 7, seed=0).epoch(0):
+        assert batch.index is not None
+        assert batch.view is not None
+        assert (batch.copies, len(batch)) == (3, 21)
+        rows = batch.index[:7] - 100
+        seen.append(rows)
+        assert torch.equal(batch.index - 100, rows.repeat(3))
+        assert torch.equal(batch.labels, split.labels[rows].repeat(3))
+        for number, views in enumerate(sized):
+            part = slice(7 * number, 7 * (number + 1))
+            ids = batch.view[part] - first[number]
+            assert bool(((ids >= 0) & (ids < views.count)).all())
+            assert torch.equal(batch.inputs[part], views.apply(split.images[rows], ids))
+    assert len(torch.cat(seen).unique()) == 21
+
+
+def test_one_set_is_as_without_a_list() -> None:
+    split = resident_split()
+    assert same(
+        list(ResidentBatches(split, VIEWS, 5, 1).epoch(0)), list(ResidentBatches(split, [VIEWS], 5, 1).epoch(0))
+    )
+    assert next(ResidentBatches(split, [VIEWS], 5, 1).epoch(0)).copies == 1
+
+
+def test_the_first_of_several_views_is_the_same_as_alone() -> None:
+    split = resident_split()
+    alone = list(ResidentBatches(split, VIEWS, 5, 1).epoch(2))
+    several = list(ResidentBatches(split, SETS, 5, 1).epoch(2))
+    assert same(alone, [batch[slice(5)] for batch in several])
+    assert several[0][slice(5)].copies == 1
+
+
+def test_several_views_resume_and_are_shared_among_ranks() -> None:
+    split = resident_split(22)
+    full = list(ResidentBatches(split, SETS, 4, seed=5).epoch(2))
+    assert same(full[3:], list(ResidentBatches(split, SETS, 4, seed=5).epoch(2, start=3)))
+    parts = [list(ResidentBatches(split, SETS, 4, 5, rank=rank, world_size=2).epoch(2)) for rank in range(2)]
+    for whole, *shares in zip(full, *parts, strict=True):
+        views = [torch.cat([share.inputs.chunk(3)[number] for share in shares]) for number in range(3)]
+        assert torch.equal(whole.inputs, torch.cat(views))

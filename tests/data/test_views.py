@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from limbeck.data import Views, parse_views
+from limbeck.data import Views, parse_view_sets, parse_views
 from limbeck.data._randaugment import OPERATIONS, apply_operation
 from limbeck.data.seeds import mix, stream
 from limbeck.errors import SettingError
@@ -213,3 +213,26 @@ def test_nothing_waits_for_the_device() -> None:
     views = Views(crop=4, flip=True, cutout=3, size=(8, 6))
     out = views.apply(images(4).to("meta"), torch.zeros(4, dtype=torch.int64, device="meta"))
     assert out.shape == (4, 3, 8, 6)
+
+
+def test_sets_of_views_stand_between_bars() -> None:
+    assert parse_view_sets(" crop=4, flip | none|randaugment=2") == (
+        Views(crop=4, flip=True),
+        Views(),
+        Views(randaugment=2),
+    )
+    assert parse_view_sets("crop=1") == (Views(crop=1),)
+    assert parse_view_sets("none") == parse_view_sets("") == (Views(),)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("crop=4|crp=4", "views 'crp=4': unknown augmentation 'crp'; did you mean 'crop'"),
+        ("flip|crop=-1", "views 'crop=-1': crop needs a whole number"),
+        ("randaugment=5|flip", "at most 4, got 5"),
+    ],
+)
+def test_errors_name_the_set(text: str, sentence: str) -> None:
+    with pytest.raises(SettingError, match=sentence):
+        parse_view_sets(text)

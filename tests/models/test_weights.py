@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 from pathlib import Path
@@ -256,3 +257,85 @@ def test_a_write_through_a_link_keeps_the_link(tmp_path):
         temporary.write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "new"
+
+
+# -- checkpoints of public benchmarks ----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_with_its_command_line_beside_the_weights_loads(tmp_path):
+    network, other = small(), small()
+    options = argparse.Namespace(lr=0.05, path="x", milestones=[150, 180], cosine=False, trial=None)
+    torch.save({"opt": options, "epoch": 240, "accuracy": 0.7, "model": network.state_dict()}, tmp_path / "ckpt.pth")
+    load_weights(other, tmp_path / "ckpt.pth")
+    assert same(network, other)
+
+
+def test_a_command_line_that_holds_another_class_is_refused(tmp_path):
+    options = argparse.Namespace(path=Path("x"))
+    torch.save({"opt": options, "model": small().state_dict()}, tmp_path / "ckpt.pth")
+    with pytest.raises(WeightsError, match=r"is a pickle that needs pathlib.* could run any code"):
+        load_state(tmp_path / "ckpt.pth")
+
+
+def test_a_command_line_that_would_run_code_is_refused_and_does_not_run(tmp_path):
+    options = argparse.Namespace(action=Touch(tmp_path / "ran"))
+    torch.save({"opt": options, "model": small().state_dict()}, tmp_path / "ckpt.pth")
+    with pytest.raises(WeightsError):
+        load_state(tmp_path / "ckpt.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_namespace_is_allowed_only_while_a_file_is_read(tmp_path):
+    torch.save(small().state_dict(), tmp_path / "w.pth")
+    load_state(tmp_path / "w.pth")
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+def public_name(model: str, name: str) -> str:
+    """The name in a public benchmark's checkpoint, written down from its modules and not from our renaming."""
+    if model == "ResNet50":
+        return name.replace("downsample", "shortcut")
+    if model == "shufflenetv2":
+        first = {"branch1.0": "conv1", "branch1.1": "bn1", "branch1.2": "conv2", "branch1.3": "bn2"}
+        first |= {"branch2.0": "conv3", "branch2.1": "bn3", "branch2.3": "conv4", "branch2.4": "bn4"}
+        first |= {"branch2.5": "conv5", "branch2.6": "bn5"}
+        later = {"branch2.0": "conv1", "branch2.1": "bn1", "branch2.3": "conv2", "branch2.4": "bn2"}
+        later |= {"branch2.5": "conv3", "branch2.6": "bn3"}
+        parts = name.split(".")
+        if "branch" in name:
+            layer = (first if parts[1] == "0" else later)[".".join(parts[2:4])]
+            return ".".join([*parts[:2], layer, parts[4]])
+    return name
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
+@pytest.mark.parametrize("model", ["vgg8", "ResNet50", "shufflenetv2"])
+def test_public_names_are_renamed_behind_prefixes(tmp_path, model, prefix):
+    network, other = (create_model(model, num_classes=4, in_channels=1).network for _ in range(2))
+    with torch.no_grad():
+        for name, value in network.named_buffers():
+            if name.endswith("running_mean"):
+                value.uniform_()
+    state = {prefix + public_name(model, name): value for name, value in network.state_dict().items()}
+    assert len(state) == len(network.state_dict())
+    renamed = prefix == "" and state.keys() != network.state_dict().keys()
+    assert renamed == (prefix == "" and model != "vgg8")
+    torch.save({"opt": argparse.Namespace(lr=0.05), "model": state}, tmp_path / "ckpt.pth")
+    load_weights(other, tmp_path / "ckpt.pth")
+    assert same(network, other)
+
+
+@pytest.mark.parametrize("model", ["ResNet50", "shufflenetv2"])
+def test_our_own_names_load_as_they_are(tmp_path, model):
+    network, other = (create_model(model, num_classes=4, in_channels=1).network for _ in range(2))
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    load_weights(other, tmp_path / "w.pth")
+    assert same(network, other)
+
+
+def test_what_public_names_do_not_explain_is_listed(tmp_path):
+    state = create_model("ResNet50", num_classes=4, in_channels=1).network.state_dict()
+    state["layer1.0.shortcut.7.weight"] = state.pop("layer1.0.downsample.0.weight")
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"missing in the file \(1\):\s+layer1\.0\.downsample\.0\.weight\s"):
+        load_weights(create_model("ResNet50", num_classes=4, in_channels=1).network, tmp_path / "w.pth")

@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
@@ -61,6 +62,7 @@ def one_of_two(rank: int, folder: Path, port: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_banks_and_queues_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -125,8 +125,13 @@ def _expression_facts(text: str) -> Facts:
 
 
 def _stage(stage: InitialStage) -> Facts:
-    what = str(stage.objective) if stage.objective.name else type(stage.objective).__doc__ or ""
-    return {"what": what.partition("\n")[0], "epochs": stage.epochs, "trains": list(stage.trains), "lr": stage.lr}
+    from limbeck.objectives.registry import objectives
+
+    # The loss of a first stage that has no name in expressions tells itself by the first line of its docstring.
+    told = _sections(type(stage.objective).__doc__ or "")[""].partition("\n")[0]
+    named = stage.objective.name in objectives()
+    what = str(stage.objective) if named else re.sub(r":\w+:`(\w+)`", r"\1", told)
+    return {"what": what, "epochs": stage.epochs, "trains": list(stage.trains), "lr": stage.lr}
 
 
 # -- how it is shown ---------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from limbeck.engine.runtime import (
     whole_state,
 )
 from limbeck.engine.trainable import Stage, Trainable
-from limbeck.errors import NonFiniteError, SettingError
+from limbeck.errors import NonFiniteError, SettingError, SignalError
 from limbeck.evaluate.accuracy import Score, score
 from limbeck.signals import Batch, Batches, Signals
 from limbeck.taps import evaluating
@@ -73,6 +73,7 @@ class Loop:
     Args:
         trainable: student and objectives, already built.
         validation: makes the validation batches, or None.
+        classes: how many the networks tell apart, to check labels against; None for no check.
         folder: where checkpoints go; None keeps everything in memory.
         on_metrics: called with each record of metrics, as is written to ``metrics.jsonl``.
     """
@@ -88,12 +89,13 @@ class Loop:
         validation: Callable[[], Iterable[Batch]] | None,
         settings: RunSettings,
         accelerator: Accelerator,
+        classes: int | None = None,
         folder: Path | None = None,
         on_metrics: Callable[[dict[str, Any]], None] = lambda record: None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.trainable, self.stages, self.teacher, self.task = trainable, list(stages), teacher, task
-        self.batches, self.validation, self.settings = batches, validation, settings
+        self.batches, self.validation, self.settings, self.classes = batches, validation, settings, classes
         self.accelerator, self.folder, self.on_metrics, self.callbacks = (
             accelerator,
             folder,
@@ -132,6 +134,7 @@ class Loop:
             self.model.train()
             self.trainable.objective.start_epoch(epoch + 1)
             for batch in self.batches.epoch(epoch, start=self.position.batch):
+                self._check_labels(batch)
                 self._step(batch.to(self.device))
                 self.position = replace(self.position, batch=self.position.batch + 1, step=self.position.step + 1)
                 self.outcome.seconds = time.perf_counter() - started
@@ -215,6 +218,18 @@ class Loop:
         self.trainable.objective.after_step()
         if self.ema is not None:
             self.ema.update(self.trainable.student)
+
+    def _check_labels(self, batch: Batch) -> None:
+        # On another device looking would mean waiting for it; what comes from loaders is still on the CPU here.
+        if self.classes is None or batch.labels.device.type != "cpu" or not batch.labels.numel():
+            return
+        low, high = int(batch.labels.min()), int(batch.labels.max())
+        if low < 0 or high >= self.classes:
+            wrong = low if low < 0 else high
+            raise SignalError(
+                f"a batch of epoch {self.position.epoch + 1} has the label {wrong}, and the networks tell {self.classes} "
+                f"classes apart: labels are 0 to {self.classes - 1}."
+            )
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         if self.settings.accumulation == 1:

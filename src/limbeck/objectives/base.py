@@ -177,6 +177,11 @@ class Objective(nn.Module):
                 asked = self.needs_teacher if who == "teacher" else self.needs_student and need != "classifier"
                 if asked and kind not in has:
                     raise SignalError(f"{self.expression()} needs the {who}'s {need}: {_HOW_TO_GIVE.get(need, '')}")
+        tokens = student.logits is not None and student.logits.ndim == 3
+        if tokens and "logits" in self.needs and not self.per_position:
+            raise SignalError(
+                f"{self.expression()} is for logits (B, C), and the student's are {_shape(student.logits)}."
+            )
         if "index" in self.needs and batch.index is None:
             raise SignalError(f"{self.expression()} needs each sample's index, and the batches carry none.")
         if self.needs_teacher and self.needs_student:
@@ -240,6 +245,10 @@ _HOW_TO_GIVE = {
     "logits": "the network returns none.",
 }
 _PAIRED = ("features", "preactivations")
+
+
+def _shape(value: Tensor | None) -> str:
+    return "none" if value is None else str(tuple(value.shape))
 
 
 def _shapes(maps: Mapping[str, Tensor]) -> str:
