@@ -38,15 +38,15 @@ BOTH = ("student", "objective")
         ("ce + ab(init_epochs=2)", [("ab(init_epochs=2)", 2, BOTH, None), ("ce()", 9, BOTH, None)]),
         ("ab", [("ab()", 30, BOTH, None), ("ce()", 9, BOTH, None)]),
         ("ab+kd", [("ab()", 30, BOTH, None), ("ce() + kd()", 9, BOTH, None)]),
-        ("fsp", [("50*fsp()", 30, BOTH, None), ("ce()", 9, BOTH, None)]),
+        ("fsp", [("fsp()", 30, BOTH, None), ("ce()", 9, BOTH, None)]),
         ("fitnet", [("ce() + 100*fitnet()", 9, BOTH, None)]),
-        ("fitnet_two_stages", [("100*fitnet(init_epochs=30)", 30, BOTH, None), ("ce() + kd()", 9, BOTH, None)]),
+        ("fitnet_two_stages", [("fitnet(init_epochs=30)", 30, BOTH, None), ("ce() + kd()", 9, BOTH, None)]),
         ("ce + ab(init_epochs=0)", [("ce() + ab(init_epochs=0)", 9, BOTH, None)]),
         ("ce + ft(init_epochs=0)", [("ce() + ft(init_epochs=0)", 9, BOTH, None)]),
         # In the order in which the expression has them.
         (
             "ce + 2*fsp(init_epochs=3) + ab(init_epochs=1)",
-            [("2*fsp(init_epochs=3)", 3, BOTH, None), ("ab(init_epochs=1)", 1, BOTH, None), ("ce()", 9, BOTH, None)],
+            [("fsp(init_epochs=3)", 3, BOTH, None), ("ab(init_epochs=1)", 1, BOTH, None), ("ce()", 9, BOTH, None)],
         ),
         ("simkd", [("simkd()", 9, BOTH, None)]),
     ],
@@ -61,7 +61,7 @@ def test_factor_transfer_keeps_its_loss_for_the_main_stage_and_shares_the_paraph
     assert [part.name for part in first.objective.parts] == ["paraphraser"]
     # The weight is that of the loss in the main stage; the paraphraser learns at its own scale.
     assert first.objective.weights == (1.0,)
-    assert (str(main.objective), main.epochs, main.trains) == ("ce() + 200*ft()", 9, BOTH)
+    assert (str(main.objective), main.epochs, main.trains) == ("ce() + 200*ft(init_lr=0.01)", 9, BOTH)
     # A parameter has one owner, so that it is saved, frozen and averaged once.
     owners = nn.ModuleList([first.objective, main.objective])
     assert len(list(owners.parameters())) == sum(len(list(stage.objective.parameters())) for stage in (first, main))

@@ -33,8 +33,9 @@ def stages(*heights: int) -> Stages:
         ((16, 8, 4, 4), (32, 16, 8), (32, 32), Match(((0, 1), (1, 2)), (2, 3), (0,))),
         # The factor counts and not the size: the teacher sees larger images.
         ((32, 16, 8), (64, 32, 16, 8), (32, 64), Match(((0, 0), (1, 1), (2, 2)), (), (3,))),
-        # Where two of the teacher's would do, neither is taken.
-        ((8,), (8, 8), (32, 32), Match((), (0,), (0, 1))),
+        # Where several would do, the deepest of each is taken, and the others have no partner.
+        ((8,), (8, 8), (32, 32), Match(((0, 1),), (), (0,))),
+        ((16, 8, 4, 4), (16, 8, 4), (32, 32), Match(((0, 0), (1, 1), (3, 2)), (2,), ())),
         # 112 → 7 of 224, and 5 of 160 are the same factor.
         ((5,), (28, 7), (160, 224), Match(((0, 1),), (), (0,))),
         ((), (8,), (32, 32), Match((), (), (0,))),
@@ -144,7 +145,10 @@ def test_named_taps_are_the_only_ones_and_keep_their_order() -> None:
     student, teacher, said, _ = connected("resnet8", "vgg8", {"features"}, taps)
     assert shapes(student.features) == {"layer3": (64, 8, 8), "layer1.0.relu:input": (16, 32, 32)}
     assert shapes(teacher.features) == {"layer3": (256, 8, 8), "layer1.0.relu:input": (128, 16, 16)}
-    assert said == []
+    assert said == [
+        "taps        layer3 with the teacher's block2, as given",
+        "            layer1.0.relu:input with the teacher's block1.1, as given",
+    ]
 
 
 def test_named_taps_serve_features_and_preactivations() -> None:
@@ -232,3 +236,9 @@ def test_constants_of_a_named_tap_without_a_stage_are_left_out() -> None:
 def test_constants_without_a_classifier() -> None:
     tapped = Tapped(create_model("resnet8", num_classes=7, in_channels=3).network)
     assert constants(Network("net", tapped, nn.Identity()), probe()) == {}
+
+
+def test_a_named_layer_stands_for_its_map_before_the_activation_where_that_is_asked_for() -> None:
+    student, teacher, _, _ = connected("resnet8", "resnet8", {"preactivations"}, {"layer3": "layer3"})
+    for signals in (student, teacher):
+        assert bool((signals.preactivations["layer3"] < 0).any())

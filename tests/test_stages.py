@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limbeck.errors import SettingError, TapError
 from limbeck.models import create_model, list_models
 from limbeck.stages import Stages, StageTaps, find_embedding_map, find_stages
 from limbeck.taps import Tapped, find_classifier, module_at
@@ -367,10 +368,22 @@ def test_a_network_without_maps_has_no_stages() -> None:
 
 def test_what_a_network_declares_comes_first() -> None:
     network = Blocks()
-    network.stage_taps = StageTaps(stages=("body.1.0", "gone"), stem="body.0.0")
+    network.stage_taps = StageTaps(stages=("body.1.0",), stem="body.0.0")
     stages = find_stages(network, images(16, 1))
     assert (stages.paths, stages.stem) == (("body.1.0",), "body.0.0")
     assert stages.preactivations == ("body.1.0.2:input",)
+
+
+def test_what_a_network_declares_wrongly_is_an_error_and_never_left_out() -> None:
+    network = Blocks()
+    network.stage_taps = StageTaps(stages=("body.1.0", "gone"))
+    with pytest.raises(TapError, match="Blocks has no module 'gone'"):
+        find_stages(network, images(16, 1))
+    network.stage_taps = StageTaps(stages=("body.1.0", "head"))
+    with pytest.raises(TapError, match="stage_taps: 'head' of Blocks does not run, or answers with no map"):
+        find_stages(network, images(16, 1))
+    with pytest.raises(SettingError, match="there are 2 stages and 1 preactivations"):
+        StageTaps(stages=("body.1.0", "body.1.1"), preactivations=("body.1.0",))
 
 
 def test_looking_changes_nothing() -> None:

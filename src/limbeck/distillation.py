@@ -318,7 +318,9 @@ class _Session:
             finished=now(),
         )
         if self.runs is not None and self.accelerator.is_main_process:
-            self._keep(loop.kept_state, student_name, result, self.runs)
+            # With a new classifier the old one is gone from the network, and does not belong in the file.
+            state = network.state_dict() if isinstance(network, Projected) else loop.kept_state
+            self._keep(state, student_name, result, self.runs)
         return Distilled(network, result, None if self.runs is None else self.runs.path)
 
     def _test(self, loop: Loop, task: VisionTask, teacher: Teacher) -> tuple[Score | None, Score | None]:
@@ -336,7 +338,8 @@ class _Session:
         if not isinstance(network, Projected):
             return self.student.name
         path = self.student.tapped.paths["embedding_map"]["embedding_map"]
-        return projected_name(self.student.name, path, network.head)
+        assert self.student.tapped.classifier is not None
+        return projected_name(self.student.name, path, self.student.tapped.classifier, network.head)
 
     def _keep(self, state: dict[str, Tensor], student_name: str, result: Result, runs: RunFolder) -> None:
         from limbeck.report.card import model_card

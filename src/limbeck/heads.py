@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from limbeck.losses import align
-from limbeck.taps import as_map, first_tensor
+from limbeck.taps import as_map, first_tensor, module_at
 
 
 class BottleneckClassifier(nn.Module):
@@ -65,16 +65,20 @@ class Projected(nn.Module):
     """A network whose classifier is replaced: a map inside it passes a head to the logits.
 
     Args:
-        network: runs as it is; its own logits are not used.
+        network: loses its classifier, an identity stands in its place.
         path: the module whose output the head takes.
+        classifier: the path of the network's own classifier.
         head: from that output to logits.
     """
 
-    def __init__(self, network: nn.Module, path: str, head: nn.Module) -> None:
+    def __init__(self, network: nn.Module, path: str, classifier: str, head: nn.Module) -> None:
         super().__init__()
+        parent, _, name = classifier.rpartition(".")
+        module_at(network, classifier)
+        setattr(network.get_submodule(parent), name, nn.Identity())
         self.network, self.head = network, head
         self._kept = _Keep()
-        network.get_submodule(path).register_forward_hook(self._kept)
+        module_at(network, path).register_forward_hook(self._kept)
 
     def forward(self, images: Tensor) -> Tensor:
         self.network(images)

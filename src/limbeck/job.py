@@ -104,7 +104,9 @@ def stages_of(job: Job, objective: Objective) -> list[Stage]:
     """
     epochs = job.settings.epochs or 0  # filled in from the data's recipe once it is known
     main = objective if isinstance(objective, WeightedSum) else WeightedSum([(1.0, objective)])
-    first = [Stage(parse_objective(s.objective), s.epochs, tuple(s.trains), s.lr, s.schedule) for s in job.distill.stages]
+    first = [
+        Stage(parse_objective(s.objective), s.epochs, tuple(s.trains), s.lr, s.schedule) for s in job.distill.stages
+    ]
     initial, main = _initial_stages(main)
     stages = [*first, *initial, Stage(main, epochs)]
     _check_accumulation(job.settings, stages)
@@ -114,11 +116,11 @@ def stages_of(job: Job, objective: Objective) -> list[Stage]:
 def _initial_stages(objective: WeightedSum) -> tuple[list[Stage], WeightedSum]:
     """The stages that parts of the objective ask to come first, and what is left of it for the main one."""
     initial = []
-    for _, weight, part in objective.entries():
+    for _, _, part in objective.entries():
         stage = part.initial_stage()
         if stage is not None:
-            own = weight if stage.weight is None else stage.weight
-            whole = WeightedSum([(own, stage.objective)])
+            # The weight is for the main stage; alone, a loss has nothing to be weighed against.
+            whole = WeightedSum([(1.0, stage.objective)])
             initial.append(Stage(whole, stage.epochs, stage.trains, stage.lr, schedule="constant"))
     rest = [(weight, part) for _, weight, part in objective.entries() if not part.only_initial]
     if not rest:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from limbeck.networks import Network
 from limbeck.signals import Batch
-from limbeck.stages import Stages, find_embedding_map, find_stages
+from limbeck.stages import Stages, find_embedding_map, find_preactivation, find_stages
 from limbeck.taps import module_at
 
 _OF_STAGES = frozenset({"features", "stages", "preactivations", "stem"})
@@ -27,23 +27,26 @@ class Match:
 def match_stages(student: Stages, teacher: Stages, student_side: int, teacher_side: int) -> Match:
     """Pair stages in their order when both networks have as many, else those that shrink the image by the same factor.
 
+    Of several stages of a network that shrink it by the same factor, the deepest is the one that is paired.
+
     ``student_side`` and ``teacher_side`` are the heights of the images that each network sees.
     """
     ours, theirs = len(student.paths), len(teacher.paths)
     if ours == theirs:
         pairs = [(number, number) for number in range(ours)]
     else:
-        factors = [round(teacher_side / height, 3) for _, height, _ in teacher.shapes]
-        pairs = []
-        for number, (_, height, _) in enumerate(student.shapes):
-            factor = round(student_side / height, 3)
-            if factors.count(factor) == 1:
-                pairs.append((number, factors.index(factor)))
+        deepest = {factor: number for number, factor in enumerate(_factors(teacher, teacher_side))}
+        of_student = {factor: number for number, factor in enumerate(_factors(student, student_side))}
+        pairs = [(number, deepest[factor]) for factor, number in of_student.items() if factor in deepest]
     return Match(
         tuple(pairs),
         tuple(set(range(ours)) - {one for one, _ in pairs}),
         tuple(set(range(theirs)) - {other for _, other in pairs}),
     )
+
+
+def _factors(stages: Stages, side: int) -> list[float]:
+    return [round(side / height, 3) for _, height, _ in stages.shapes]
 
 
 def connect(
@@ -57,10 +60,10 @@ def connect(
 ) -> None:
     """Tap the feature maps that the objectives need, and say what is compared with what.
 
-    With ``taps`` (student's path to teacher's path) these layers and no others are compared, in the order given, whether
-    an objective asks for stages, for their pre-activations or for both. Without, stages are found and matched by
-    themselves. Stages without a partner are recorded too, under names that no stage of the other has: some objectives look
-    at all of them.
+    With ``taps`` (student's path to teacher's path) these layers and no others are compared, in the order given. Where an
+    objective asks for pre-activations, a path stands for the map before the activation that ends in it. Without, stages are
+    found and matched by themselves. Stages without a partner are recorded too, under names that no stage of the other has:
+    some objectives look at all of them.
 
     Raises:
         TapError: a tap names no module of its network.
@@ -68,12 +71,13 @@ def connect(
     groups: list[str] = [group for group in ("features", "preactivations") if group in needs]
     if "stages" in needs and "features" not in groups:
         groups.append("features")
-    if taps:
-        for ours, theirs in taps.items():
-            for group in groups or ["features"]:
-                student.tapped.record(group, ours, ours)
-                if teacher is not None:
-                    teacher.tapped.record(group, ours, theirs)
+    for number, (ours, theirs) in enumerate(taps.items()):
+        if teacher is not None:
+            say(f"{'taps' if number == 0 else '':<11} {ours} with the teacher's {theirs}, as given")
+        for group in groups or ["features"]:
+            student.tapped.record(group, ours, _form_of(student, ours, group, probe))
+            if teacher is not None:
+                teacher.tapped.record(group, ours, _form_of(teacher, theirs, group, probe))
     if "embedding_map" in needs:
         for network in (student, teacher):
             _tap_embedding_map(network, probe)
@@ -88,6 +92,13 @@ def connect(
         _tap_stages(student, teacher, found, groups, probe)
         if teacher is not None:
             _tell(found[0], found[1], _matched(student, teacher, found, probe), say)
+
+
+def _form_of(network: Network, path: str, group: str, probe: Batch) -> str:
+    module_at(network.tapped.network, path.removesuffix(":input"))
+    if group != "preactivations":
+        return path
+    return find_preactivation(network.tapped.network, path, network.preprocess(probe.inputs[:2]))
 
 
 def _tap_embedding_map(network: Network | None, probe: Batch) -> None:
@@ -128,13 +139,12 @@ def _paths(stages: Stages, group: str) -> tuple[str, ...]:
 
 
 def _tell(student: Stages, teacher: Stages, match: Match, say: Callable[[str], None]) -> None:
-    for number, (one, other) in enumerate(match.pairs):
-        title = "taps" if number == 0 else ""
-        say(f"{title:<11} {_named(student, one)} with the teacher's {_named(teacher, other)}")
+    lines = [f"{_named(student, one)} with the teacher's {_named(teacher, other)}" for one, other in match.pairs]
     for who, stages, alone in (("student", student, match.student_alone), ("teacher", teacher, match.teacher_alone)):
         if alone:
-            listed = ", ".join(_named(stages, number) for number in alone)
-            say(f"            no partner for the {who}'s {listed}")
+            lines.append(f"no partner for the {who}'s {', '.join(_named(stages, number) for number in alone)}")
+    for number, line in enumerate(lines):
+        say(f"{'taps' if number == 0 else '':<11} {line}")
 
 
 def _named(stages: Stages, number: int) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.errors import SettingError, TapError
 from limbeck.taps import as_map, evaluating, first_tensor, module_at, pooled
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish)
+_SHORTCUTS = {"downsample", "shortcut"}
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _CONVOLUTIONS = (nn.Conv2d, nn.Linear)
 
@@ -27,11 +29,21 @@ class StageTaps:
     stages: the ends of the stages.
     preactivations: the same maps before their last ReLU; empty when the maps have no such form of their own.
     stem: the end of the first convolution, before any stage.
+
+    Raises:
+        SettingError: there are pre-activations, and not as many as stages.
     """
 
     stages: tuple[str, ...]
     preactivations: tuple[str, ...] = ()
     stem: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.preactivations) not in (0, len(self.stages)):
+            raise SettingError(
+                f"stage_taps: there are {len(self.stages)} stages and {len(self.preactivations)} preactivations; give one "
+                "for each stage, or none."
+            )
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,15 @@ def find_stages(network: nn.Module, *inputs: Any) -> Stages:
     last = {call.path: (number, call) for number, call in enumerate(calls)}
     declared = getattr(network, "stage_taps", None)
     if not isinstance(declared, StageTaps):
-        stem, found = _without_stem(network, _listed_by_timm(network) or _by_size(network, last))
+        # Not every layer that timm lists runs, or answers with a map, in every network.
+        listed = [path for path in _listed_by_timm(network) if path in last and _area(last[path][1].map) > 1]
+        stem, found = _without_stem(network, listed or _by_size(network, last))
         declared = StageTaps(tuple(found), stem=stem)
-    paths = tuple(path for path in declared.stages if path in last)
+    for path in (*declared.stages, *declared.preactivations, *([declared.stem] if declared.stem else [])):
+        if path.removesuffix(":input") not in last:
+            module_at(network, path.removesuffix(":input"))
+            raise TapError(f"stage_taps: '{path}' of {type(network).__name__} does not run, or answers with no map.")
+    paths = declared.stages
     preactivations = declared.preactivations or tuple(_before_activation(path, last, calls) for path in paths)
     return Stages(
         paths,
@@ -88,6 +106,13 @@ def find_stages(network: nn.Module, *inputs: Any) -> Stages:
         tuple(_shape(last[path][1].map) for path in paths),
         declared.stem,
     )
+
+
+def find_preactivation(network: nn.Module, path: str, *inputs: Any) -> str:
+    """The path of a map before the activation that ends in it; the path itself where it ends in none, or is an input."""
+    calls = _calls(network, *inputs)
+    last = {call.path: (number, call) for number, call in enumerate(calls)}
+    return _before_activation(path, last, calls) if path in last else path
 
 
 def find_embedding_map(network: nn.Module, classifier: str, *inputs: Any) -> str | None:
@@ -214,9 +239,12 @@ def _norm_before(path: str, last: Mapping[str, tuple[int, _Call]], calls: Sequen
         and earlier.module.affine
         and earlier.module.num_features == call.map.shape[1]
     }
-    convolution = max((at for at, earlier in before if isinstance(earlier.module, _CONVOLUTIONS)), default=-1)
-    if not norms or max(norms.values()) < convolution:
+    # What runs after the norm and before the map makes other values of it; the activation itself, last here, is behind the map.
+    others = (*_CONVOLUTIONS, *_ACTIVATIONS)
+    changed = max((at for at, earlier in before[:-1] if isinstance(earlier.module, others)), default=-1)
+    if not norms or max(norms.values()) < changed:
         return None
-    # In a residual block the norm of the shortcut may run last; the block's own is a sibling of its activation.
-    siblings = [norm for norm in norms if norm.rpartition(".")[0] == parent]
-    return next(iter([*siblings, *norms]))
+    # In a residual block the norm of the shortcut may run last; the block's own is inside it too, or beside its activation.
+    inside = [norm for norm in norms if norm.startswith(f"{parent}.") or not parent]
+    main = [norm for norm in inside if not _SHORTCUTS & set(norm.split("."))]
+    return next(iter([*main, *norms]))

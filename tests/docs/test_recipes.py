@@ -8,7 +8,7 @@ import pytest
 
 from limbeck.config import DistillSettings, RunSettings, TrainSettings
 from limbeck.data.sources import find_source
-from limbeck.data.views import parse_views
+from limbeck.data.views import parse_view_sets
 from limbeck.models.spec import parse_spec
 from limbeck.models.zoo import zoo_models
 from limbeck.objectives import parse_objective
@@ -47,7 +47,7 @@ def read(path: Path) -> RunSettings:
 def test_a_recipe_names_what_exists(path: Path) -> None:
     settings = read(path)
     assert find_source(settings.data)
-    assert parse_views("none" if settings.augment == "auto" else settings.augment)
+    assert parse_view_sets("none" if settings.augment == "auto" else settings.augment)
     network = settings.model if isinstance(settings, TrainSettings) else getattr(settings, "student", None)
     assert parse_spec(network or "").name in zoo_models()
     if isinstance(settings, DistillSettings):

@@ -189,10 +189,10 @@ def test_samples_are_weighted_in_both_stages() -> None:
 
 
 def test_the_initial_stage_trains_the_paraphraser_alone_at_its_own_learning_rate() -> None:
-    stage = FT().initial_stage()
+    stage = FT(init_lr=0.01).initial_stage()
     assert stage is not None
     assert (stage.epochs, stage.trains, stage.lr) == (30, ("objective",), 0.01)
-    other = FT(init_epochs=3, init_lr=None).initial_stage()
+    other = FT(init_epochs=3).initial_stage()
     assert other is not None
     assert (other.epochs, other.lr) == (3, None)
     assert FT(init_epochs=0).initial_stage() is None

@@ -285,3 +285,25 @@ def test_options_out_of_bounds_are_refused(options: dict[str, Any], reason: str)
 def test_dcd_is_another_name_of_icd() -> None:
     assert objective_class("dcd") is objective_class("icd") is ICD
     assert parse_objective("dcd(alpha=1)").expression() == parse_objective("icd(alpha=1)").expression()
+
+
+def test_another_view_of_a_sample_is_no_negative() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(6, 6, generator=generator)
+    objective = ICD(max_scale=100)
+    signals = Signals(embedding=rows.repeat(2, 1))
+    torch.manual_seed(0)
+    objective.build(signals, signals)
+    with torch.no_grad():
+        objective.log_scale.fill_(4.6)
+        assert objective.student_head is not None
+        assert objective.teacher_head is not None
+        objective.teacher_head.load_state_dict(objective.student_head.state_dict())
+    labels = torch.zeros(12, dtype=torch.int64)
+    views = objective(signals, signals, Batch(torch.zeros(12, 1), labels, copies=2))["contrast"]
+    one_view = Signals(embedding=rows)
+    alone = objective(one_view, one_view, Batch(torch.zeros(6, 1), labels[:6]))["contrast"]
+    strangers = objective(signals, signals, Batch(torch.zeros(12, 1), labels))["contrast"]
+    # Equal views of other samples double the negatives; the sample's own would halve its share, ln 2.
+    assert views < alone + 0.1
+    assert strangers > views + 0.6

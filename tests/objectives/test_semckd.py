@@ -81,7 +81,7 @@ def slow_projection(head: nn.Module, value: Tensor) -> Tensor:
                         kernel = middle.weight[:, :, 1 + dy, 1 + dx]
                         mixed[:, :, y, x] += value[:, :, y + dy, x + dx] @ kernel.T
     value = slow_norm(second, mixed).clamp(min=0)
-    return torch.einsum("oc,bchw->bohw", leave.weight[:, :, 0, 0], value) + leave.bias[:, None, None]
+    return torch.einsum("oc,bchw->bohw", leave.weight[:, :, 0, 0], value)
 
 
 def halved_to(value: Tensor, side: int) -> Tensor:

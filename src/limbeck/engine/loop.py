@@ -36,7 +36,7 @@ from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import NonFiniteError, SettingError, SignalError
 from limbeck.evaluate.accuracy import Score, score
 from limbeck.signals import Batch, Batches, Signals
-from limbeck.taps import evaluating
+from limbeck.taps import evaluating, logits_of
 from limbeck.tasks.vision import VisionTask
 from limbeck.teachers.frozen import Teacher
 
@@ -114,6 +114,7 @@ class Loop:
         self.meter = Meter(self.device)
         self.best_state: dict[str, Tensor] | None = None
         self.kept_state: dict[str, Tensor] = {}
+        self.rebuilt: nn.Module | None = None
         self._resumed: dict[str, Any] | None = None
 
     # -- the run -------------------------------------------------------------------------------------------------------
@@ -350,7 +351,8 @@ class Loop:
     def predict(self, batch: Batch) -> Tensor:
         """The student's logits (B, C) for a batch, in the run's precision."""
         with self.accelerator.autocast():
-            return self.trainable.logits(self.task.student_input(batch.to(self.device)))
+            inputs = self.task.student_input(batch.to(self.device))
+            return self.trainable.logits(inputs) if self.rebuilt is None else logits_of(self.rebuilt(inputs))
 
     def student_state(self) -> dict[str, Tensor]:
         """The student's weights as they would be kept now, on the CPU: its moving average when there is one."""
@@ -368,7 +370,9 @@ class Loop:
             own = {key.removeprefix(prefix): value for key, value in self.kept_state.items() if key.startswith(prefix)}
             load_whole_state(module, own)
         self._share_buffers()
-        return self.trainable.release()
+        network = self.trainable.release()
+        self.rebuilt = network if self.trainable.new_classifier is not None else None
+        return network
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 

@@ -88,12 +88,17 @@ class Trainable(nn.Module):
         return {"": self.student.network} if head is None else {"network.": self.student.network, "head.": head}
 
     def release(self) -> nn.Module:
-        """The finished student in eval mode, its parameters asking for gradients as they did at first."""
+        """The finished student in eval mode, its parameters asking for gradients as they did at first.
+
+        Where its classifier is replaced, the old one is taken out of the network, and this module's own forward ends.
+        """
         self._unfreeze_student(True)
         head = self.new_classifier
         if head is None:
             return self.student.network.eval()
-        return Projected(self.student.network, self.student.paths["embedding_map"]["embedding_map"], head).eval()
+        path, classifier = self.student.paths["embedding_map"]["embedding_map"], self.student.classifier
+        assert classifier is not None
+        return Projected(self.student.network, path, classifier, head).eval()
 
     def _unfreeze_student(self, learns: bool) -> None:
         for name, parameter in self.student.named_parameters():

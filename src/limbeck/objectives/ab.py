@@ -32,8 +32,8 @@ class AB(Objective, name="ab"):
         student that equals the teacher where responses lie within the margin.
 
     Differences:
-        As in the benchmark of RepDistiller, the main stage after the first is cross-entropy alone, and the weight before
-        ab() has its effect in the first stage only; the paper has distillation on logits there, which is the preset ab+kd.
+        As in the benchmark of RepDistiller, the main stage after the first is cross-entropy alone, and a weight before
+        ab() acts with init_epochs=0 only; the paper has distillation on logits there, which is the preset ab+kd.
         The batch norm of the heads takes its statistics from the samples of one process, so two processes differ a little
         from one with all samples; batches are not split for the same reason, even where no head was needed.
     """

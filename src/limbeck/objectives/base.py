@@ -31,16 +31,15 @@ class Paper:
 
 @dataclass(frozen=True)
 class InitialStage:
-    """What comes before the main stage of a staged method, at a learning rate that does not decay.
+    """What comes before the main stage of a staged method: alone, at weight 1 and a learning rate that does not decay.
 
-    See :class:`limbeck.engine.trainable.Stage` for the rest. weight: of the objective; that of the staged method when None.
+    See :class:`limbeck.engine.trainable.Stage` for the rest.
     """
 
     objective: Objective
     epochs: int
     trains: tuple[str, ...] = ("student", "objective")
     lr: float | None = None
-    weight: float | None = None
 
 
 class Objective(nn.Module):
@@ -283,6 +282,8 @@ class WeightedSum(Objective):
         self.needs_student = any(part.needs_student for _, part in parts)
         self.batch_coupled = any(part.batch_coupled for _, part in parts)
         self.order_free = all(part.order_free for _, part in parts)
+        self.per_position = all(part.per_position for _, part in parts)
+        self.zero_when_equal = all(part.zero_when_equal for _, part in parts)
         self.minimum_batch = max((part.minimum_batch for _, part in parts), default=1)
         self.local_negatives = any(part.local_negatives for _, part in parts)
         self.dead_parameters = frozenset(

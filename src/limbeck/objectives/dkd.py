@@ -31,7 +31,7 @@ class DKD(Objective, name="dkd"):
         KD is target + (1 - p)·non_target for α = β = 1, p the teacher's probability of the label; so non_target is not made
         small by a teacher that is sure. Both are zero for equal logits, non_target for logits of two classes as well. For a
         student of equal logits, 100 classes and a teacher whose logits are N(0, 4²) with the label's the greatest, target
-        is 2 and non_target 7 before α and β. The authors' β by pair, all at α = 1, T = 4 and 20 epochs of warm-up: resnet56
+        is 1.7 and non_target 6.6 before α and β. The authors' β by pair, all at α = 1, T = 4 and 20 epochs of warm-up: resnet56
         → resnet20 and resnet110 → resnet32: 2; WRN-40-2 → WRN-16-2 and WRN-40-1, vgg13 → vgg8 and MobileNetV2: 6;
         resnet32x4 → resnet8x4 (the preset's), ShuffleNetV1 and ShuffleNetV2, ResNet50 → MobileNetV2, WRN-40-2 →
         ShuffleNetV1: 8. On ImageNet T = 1, 1 epoch of warm-up, and β = 0.5 for ResNet34 → ResNet18, 2 for ResNet50 →

@@ -22,7 +22,7 @@ class FitNet(Objective, name="fitnet"):
     Args:
         hint: which of the matched stages, counted from 1, from shallow to deep.
         init_epochs: 0 for one loss among others throughout; N > 0 for the two stages of the paper: for N epochs student
-            and regressor learn this loss alone, and in the main stage it is gone.
+            and regressor learn this loss alone, at weight 1, and in the main stage it is gone.
 
     Scale:
         A mean over all elements, so that it is of the size of the teacher's squares: near 0.7 at initialisation for a teacher's
@@ -40,6 +40,7 @@ class FitNet(Objective, name="fitnet"):
     # By the batch norm of the regressor, whose statistics are of the batch in one process.
     batch_coupled = True
     local_negatives = True
+    minimum_batch = 2
     formula = (
         r"\mathcal{L} = \frac{1}{B C_T H_T W_T} \sum_i \left\lVert r(F^S_i) - F^T_i \right\rVert_2^2, \quad "
         r"r = \mathrm{ReLU} \circ \mathrm{BN} \circ \mathrm{conv}"

@@ -29,9 +29,10 @@ class FSP(Objective, name="fsp"):
         Zero when the matrices agree. Maps k times as large make it k⁴ times as large.
 
     Differences:
-        As in the benchmark of RepDistiller, the main stage after the first is cross-entropy alone; the weight of 50 then
-        has its effect in the first stage. Public codes form the (B, C_l, C_{l+1}, H, W) products before they average them;
-        here it is one batched matrix product.
+        As in the benchmark of RepDistiller, the main stage after the first is cross-entropy alone, and the first has the
+        loss at weight 1: the 50 of the preset is the benchmark's setting and acts with init_epochs=0 only, where it is
+        untried. Public codes form the (B, C_l, C_{l+1}, H, W) products before they average them; here it is one batched
+        matrix product.
     """
 
     needs = frozenset({"features", "stem"})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.distributed import gather_rows
+from limbeck.distributed import gather_rows, rank
 from limbeck.errors import SettingError, check_choice, check_flag, check_number
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
@@ -31,6 +31,7 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         detach_target: hold the teacher-anchored distribution q fixed in the invariance term.
         symmetric: average the contrast over both directions (student picks teacher, teacher picks student).
         exclude_same_class: pairs of different samples of one class are neither negatives nor part of the invariance term.
+            Nor are, always, two views of one sample in a batch that holds several of each.
         variant: "mended", or "paper" for the authors' code to the last detail.
 
     Scale:
@@ -48,6 +49,7 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
 
     needs = frozenset({"embedding"})
     batch_coupled = True
+    minimum_batch = 2
     formula = (
         r"L_{ij} = \tau \, \langle z^S_i, z^T_j \rangle, \quad "
         r"p_i = \mathrm{softmax}_j(L_{ij}), \quad q_i = \mathrm{softmax}_j(L_{ji}), \quad "
@@ -134,10 +136,20 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         similarity = self._scale() * losses.cosine_similarity_matrix(student_rows, teacher_rows)
         if self._paper:
             similarity = similarity + self.bias
-        if self.exclude_same_class:
-            others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-            similarity = similarity.masked_fill((labels[:, None] == labels) & others, -torch.inf)
+        same = labels[:, None] == labels if self.exclude_same_class else None
+        if batch.copies > 1:
+            sample = self._samples(len(student.embedding), batch.copies, labels.device)
+            views = sample[:, None] == sample
+            same = views if same is None else same | views
+        if same is not None:
+            others = ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+            similarity = similarity.masked_fill(same & others, -torch.inf)
         return similarity
+
+    def _samples(self, size: int, copies: int, device: torch.device) -> Tensor:
+        """A number for each row that its other views in the batch have too, and rows of other samples have not."""
+        sample = torch.arange(size, device=device) % (size // copies)
+        return sample if self._paper else gather_rows(sample + rank() * size)
 
     def _scale(self) -> Tensor:
         if self._paper:

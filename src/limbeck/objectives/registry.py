@@ -81,11 +81,7 @@ def objective_class(name: str) -> type[Objective]:
 
 def presets() -> dict[str, str]:
     """Named expressions of all objectives: preset name to expression."""
-    found: dict[str, str] = {}
-    for cls in objectives().values():
-        for name, expression in cls.presets.items():
-            found[_preset_key(name)] = expression
-    return dict(sorted(found.items()))
+    return dict(sorted((name, text) for cls in objectives().values() for name, text in cls.presets.items()))
 
 
 def parse_objective(text: str) -> WeightedSum:
@@ -97,7 +93,8 @@ def parse_objective(text: str) -> WeightedSum:
     Raises:
         SettingError: the text cannot be read, or names an objective or argument that does not exist.
     """
-    return _make_sum(parse_sum(presets().get(_preset_key(text), text)))
+    named = {_preset_key(name): expression for name, expression in presets().items()}
+    return _make_sum(parse_sum(named.get(_preset_key(text), text)))
 
 
 def _preset_key(text: str) -> str:

@@ -11,7 +11,7 @@ from limbeck.errors import SettingError
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals, paired
 
-MIDDLE = 512
+_MIDDLE = 512
 
 
 class ReviewKD(Objective, name="reviewkd"):
@@ -37,10 +37,10 @@ class ReviewKD(Objective, name="reviewkd"):
 
     Differences:
         The authors train with another protocol (batch 128, learning rate 0.1, Nesterov, best test epoch); the loss here
-        goes with any. Our choices where the paper's details were not recovered: the student's maps are those after the last
-        ReLU; the common width is taken from the student's embedding; the k-th pooled size that is used weighs 2^-k; layers
-        start as PyTorch starts them; where a map has to become smaller it is averaged over regions. The heads' batch norm
-        takes its statistics from the samples of one process, so two processes differ a little from one with all samples.
+        goes with any. As in mdistiller's code the student's maps are those after the last ReLU, the common width is taken
+        from the student's embedding and the k-th pooled size that is used weighs 2^-k. Other than there, layers start as
+        PyTorch starts them, and a map that has to become smaller is averaged over regions. The heads' batch norm takes its
+        statistics from the samples of one process, so two processes differ a little from one with all samples.
     """
 
     needs = frozenset({"features", "preactivations", "embedding"})
@@ -68,7 +68,7 @@ class ReviewKD(Objective, name="reviewkd"):
 
     def build(self, student: Signals, teacher: Signals) -> None:
         assert student.embedding is not None
-        width = min(MIDDLE, student.embedding.shape[-1])
+        width = min(_MIDDLE, student.embedding.shape[-1])
         self.fusions = nn.ModuleList(
             _Fusion(one.shape[1], width, other.shape[1], deepest=number == 0)
             for number, (one, other) in enumerate(_from_deep(student, teacher))

@@ -43,7 +43,8 @@ class RRD(Objective, name="rrd"):
         from the divergence by the teacher's entropy, a constant. In their code the teacher's layer is a parameter that no
         gradient reaches; here it is a buffer. Their queue starts normalised along the wrong axis; ours starts with unit
         rows. Their variant with momentum banks feeds exponentials into a second softmax, and is not built. A batch need not
-        divide K. For RRD + KD the README gives the KD term weight 1, a plotting script 0.9; the presets have 1.
+        divide K; of several views of a sample the first enters. With accumulation the parts of a batch enter one after
+        another. For RRD + KD the README gives the KD term weight 1, a plotting script 0.9; the presets have 1.
     """
 
     needs = frozenset({"embedding"})
@@ -109,12 +110,13 @@ class RRD(Objective, name="rrd"):
         with torch.no_grad():
             embedding = teacher.embedding.to(self.teacher_weight.dtype)
             z_teacher = losses.unit(F.linear(embedding, self.teacher_weight, self.teacher_bias))
+        first_view = z_teacher[: len(z_teacher) // batch.copies]
         if self.variant == "2025":
-            self._enter(z_teacher)
+            self._enter(first_view)
         # A copy, because the queue may change before the gradient is taken.
         rows = self.memory.clone()
         if self.variant == "2024":
-            self._enter(z_teacher)
+            self._enter(first_view)
         return {"rrd": self._cross_entropy(z_student, z_teacher, rows, batch)}
 
     def _cross_entropy(self, z_student: Tensor, z_teacher: Tensor, rows: Tensor, batch: Batch) -> Tensor:

@@ -31,10 +31,10 @@ class SemCKD(Objective, name="semckd"):
         maps at initialisation. The authors' weight is 400 for CIFAR (the preset) and 50 for ImageNet.
 
     Differences:
-        Public codes register linear layers that nothing uses, and fail on the last, smaller batch of an epoch. Our choices
-        where the paper's details were not recovered: the hidden width of the attention's networks is B/2; the projection has
-        the teacher's channels inside, with batch norm and ReLU between its convolutions; the gradient flows through the
-        attention into the student too. For a teacher with one stage the attention is 1, and has no networks.
+        Public codes register linear layers that nothing uses, and fail on the last, smaller batch of an epoch. As in
+        the authors' code the hidden width of the attention's networks is B/2, the projection has twice the teacher's channels
+        inside, with batch norm and ReLU between its convolutions, and the gradient flows through the attention into the
+        student too. For a teacher with one stage the attention is 1, and has no networks.
     """
 
     needs = frozenset({"stages"})
@@ -123,13 +123,13 @@ class _RowNetwork(nn.Module):
 def _projection(channels: int, out: int) -> nn.Module:
     # Before a batch norm a bias has no effect.
     return nn.Sequential(
-        nn.Conv2d(channels, out, 1, bias=False),
-        nn.BatchNorm2d(out),
+        nn.Conv2d(channels, 2 * out, 1, bias=False),
+        nn.BatchNorm2d(2 * out),
         nn.ReLU(),
-        nn.Conv2d(out, out, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out),
+        nn.Conv2d(2 * out, 2 * out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(2 * out),
         nn.ReLU(),
-        nn.Conv2d(out, out, 1),
+        nn.Conv2d(2 * out, out, 1, bias=False),
     )
 
 

@@ -26,8 +26,8 @@ class SP(Objective, name="sp"):
         also for maps times any number.
 
     Differences:
-        The paper compares several pairs of layers and divides their number out; here, as in the benchmark of the CRD paper,
-        it is the last stage's maps alone. Inner products are of the maps of all processes, where public codes keep to one.
+        As in the benchmark of the CRD paper, the maps of the last stage alone are compared. Inner products are of the maps
+        of all processes, where public codes keep to one.
     """
 
     needs = frozenset({"stages"})

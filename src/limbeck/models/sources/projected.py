@@ -29,7 +29,7 @@ class ProjectedSource(Source):
         if request.num_classes is None:
             raise SettingError("projected:student needs to know the number of classes.")
         check_arguments("projected:student", _student, request.arguments)
-        network, path, arguments = _student(**request.arguments)
+        network, path, classifier, arguments = _student(**request.arguments)
         inner = create_model(
             network,
             num_classes=request.num_classes,
@@ -37,18 +37,26 @@ class ProjectedSource(Source):
             image_size=request.image_size,
         )
         head = BottleneckClassifier(num_classes=request.num_classes, **arguments)
-        return Built(Projected(inner.network, path, head), inner.input)
+        return Built(Projected(inner.network, path, classifier, head), inner.input)
 
 
-def projected_name(network: str, path: str, head: nn.Module) -> str:
+def projected_name(network: str, path: str, classifier: str, head: nn.Module) -> str:
     """The text that makes a :class:`limbeck.heads.Projected` again."""
     assert isinstance(head, BottleneckClassifier)
-    facts = {"network": network, "path": path, **head.arguments}
+    facts = {"network": network, "path": path, "classifier": classifier, **head.arguments}
     return f"projected:student({', '.join(f'{key}={value!r}' for key, value in facts.items() if key != 'num_classes')})"
 
 
 def _student(
-    *, network: str, path: str, channels: int, teacher_channels: int, height: int, width: int, factor: int
-) -> tuple[str, str, dict[str, Any]]:
+    *,
+    network: str,
+    path: str,
+    classifier: str,
+    channels: int,
+    teacher_channels: int,
+    height: int,
+    width: int,
+    factor: int,
+) -> tuple[str, str, str, dict[str, Any]]:
     head = {"channels": channels, "teacher_channels": teacher_channels, "height": height, "width": width}
-    return network, path, {**head, "factor": factor}
+    return network, path, classifier, {**head, "factor": factor}
