@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from limbeck import errors
@@ -12,6 +14,7 @@ from limbeck.errors import (
     check_choice,
     check_flag,
     check_number,
+    check_whole,
     nearest,
     unknown_name,
 )
@@ -102,3 +105,12 @@ def test_a_flag_is_true_or_false_and_no_text_that_counts_as_true(value: object) 
     check_flag("symmetric", True)
     with pytest.raises(SettingError, match=f"symmetric must be True or False, got {value!r}"):
         check_flag("symmetric", value)
+
+
+@pytest.mark.parametrize("value", [0, 1.0, True, "3", None])
+def test_a_count_is_a_whole_number(value: object) -> None:
+    check_whole("epochs", 1, low=1)
+    with pytest.raises(
+        SettingError, match=rf"epochs must be a whole number of at least 1, got {re.escape(repr(value))}\."
+    ):
+        check_whole("epochs", value, low=1)

@@ -100,6 +100,12 @@ def check_number(
         raise SettingError(f"{setting} must be at most {high}, got {value!r}.")
 
 
+def check_whole(setting: str, value: object, *, low: int) -> None:
+    """Raise SettingError unless ``value`` is a whole number of at least ``low``; True and False are none."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise SettingError(f"{setting} must be a whole number of at least {low}, got {value!r}.")
+
+
 def is_finite(value: float) -> bool:
     """Whether a number is finite as a float; a whole number beyond the range of floats is not."""
     try:

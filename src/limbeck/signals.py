@@ -68,6 +68,11 @@ class Signals:
         return found
 
 
+def last_map(signals: Signals) -> Tensor:
+    """(B, C, H, W) map of the deepest stage."""
+    return list(signals.features.values())[-1]
+
+
 def _present(signals: Signals, name: str) -> bool:
     value = getattr(signals, name)
     return bool(value) if isinstance(value, Mapping) else value is not None

@@ -59,3 +59,12 @@ def test_gradients_come_back_in_the_precision_of_the_input() -> None:
     losses.invariance(similarity).backward()
     assert similarity.grad is not None
     assert similarity.grad.dtype == torch.bfloat16
+
+
+def test_a_projection_runs_in_the_precision_of_its_head() -> None:
+    head = torch.nn.Linear(2048, 4, bias=False)
+    rows = torch.full((2, 2048), 300.0, dtype=torch.float16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        projected = losses.project(rows, head)
+    assert projected.dtype == torch.float32
+    torch.testing.assert_close(projected, head(rows.float()))

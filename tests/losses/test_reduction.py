@@ -53,3 +53,10 @@ def test_masked_places_have_no_effect_on_value_or_gradient(filler: float, weight
     assert values.grad is not None
     assert (values.grad[~MASK] == 0).all()
     assert (values.grad[MASK] > 0).all()
+
+
+def test_squared_error_is_the_mean_over_all_that_a_sample_has() -> None:
+    one, other = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]], [[0.0, 1.0]]])
+    assert losses.squared_error(one, other).tolist() == [2.5, 0.5]
+    large = torch.full((1, 2), 300.0, dtype=torch.float16)
+    assert losses.squared_error(large, -large).tolist() == [360000.0]

@@ -4,8 +4,8 @@ from limbeck.losses.attention import attention
 from limbeck.losses.classification import cross_entropy, kl_divergence, standardise
 from limbeck.losses.contrast import cosine_similarity_matrix, info_nce, invariance, unit
 from limbeck.losses.maps import align
-from limbeck.losses.precision import in_float32
-from limbeck.losses.reduction import mean
+from limbeck.losses.precision import in_float32, project
+from limbeck.losses.reduction import mean, squared_error
 
 __all__ = [
     "align",
@@ -17,6 +17,8 @@ __all__ = [
     "invariance",
     "kl_divergence",
     "mean",
+    "project",
+    "squared_error",
     "standardise",
     "unit",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +30,13 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
             return function(*raised, **raised_keywords)
 
     return wrapper
+
+
+@in_float32
+def project(rows: Tensor, head: nn.Linear) -> Tensor:
+    """(N, out) rows through a linear head in the head's own precision: half precision could overflow in its gradient."""
+    projected: Tensor = head(rows.to(head.weight.dtype))
+    return projected
 
 
 def _raise(value: object) -> object:

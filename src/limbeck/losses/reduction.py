@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from limbeck.losses.precision import in_float32
+
 
 def mean(values: Tensor, *, weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
     """Scalar mean of per-sample (B,) or per-position (B, L) values.
@@ -18,3 +20,9 @@ def mean(values: Tensor, *, weight: Tensor | None = None, mask: Tensor | None = 
         return values.mean()
     # where, not a product: a masked place may hold inf or NaN.
     return values.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+@in_float32
+def squared_error(one: Tensor, other: Tensor) -> Tensor:
+    """(B,) mean of the squared differences of two (B, …) tensors over all that a sample has."""
+    return (one - other).square().flatten(1).mean(dim=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.errors import SettingError, SignalError, check_number
+from limbeck.errors import SettingError, SignalError, check_number, check_whole
 from limbeck.objectives._regressors import regressor
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals, paired
@@ -57,8 +57,7 @@ class AB(Objective, name="ab"):
     def __init__(self, *, margin: float = 1.0, init_epochs: int = 30) -> None:
         super().__init__()
         check_number("margin", margin, low=0.0)
-        if not isinstance(init_epochs, int) or isinstance(init_epochs, bool) or init_epochs < 0:
-            raise SettingError(f"init_epochs must be a whole number of at least 0, got {init_epochs!r}.")
+        check_whole("init_epochs", init_epochs, low=0)
         self.margin, self.init_epochs = margin, init_epochs
         self.connectors = nn.ModuleList()
 

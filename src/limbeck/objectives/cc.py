@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from limbeck import losses
 from limbeck.distributed import gather_rows
-from limbeck.errors import SettingError
+from limbeck.errors import SettingError, check_whole
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
 
@@ -50,8 +50,7 @@ class CC(Objective, name="cc"):
 
     def __init__(self, *, dim: int = 128) -> None:
         super().__init__()
-        if type(dim) is not int or dim < 1:
-            raise SettingError(f"dim must be a whole number of at least 1, got {dim!r}.")
+        check_whole("dim", dim, low=1)
         self.dim = dim
         self.student_head: nn.Linear | None = None
         self.teacher_head: nn.Linear | None = None
@@ -68,12 +67,8 @@ class CC(Objective, name="cc"):
             raise SettingError("cc has no heads yet: call build(student, teacher) before you create the optimizer.")
         assert student.embedding is not None
         assert teacher.embedding is not None
-        projected = _project(student.embedding, self.student_head) - _project(teacher.embedding, self.teacher_head)
+        projected = losses.project(student.embedding, self.student_head) - losses.project(
+            teacher.embedding, self.teacher_head
+        )
         errors = gather_rows(projected).abs()
         return {"cc": (errors[:-1] * errors[1:]).sum(dim=1).mean()}
-
-
-@losses.in_float32
-def _project(rows: Tensor, head: nn.Linear) -> Tensor:
-    projected: Tensor = head(rows.to(head.weight.dtype))
-    return projected

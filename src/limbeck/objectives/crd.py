@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from limbeck import losses
 from limbeck.distributed import gather_rows
-from limbeck.errors import SettingError, SignalError, check_number
+from limbeck.errors import SettingError, SignalError, check_number, check_whole
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
 
@@ -68,8 +68,7 @@ class CRD(Objective, name="crd"):
     ) -> None:
         super().__init__()
         for name, value in (("negatives", negatives), ("dim", dim)):
-            if type(value) is not int or value < 1:
-                raise SettingError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            check_whole(name, value, low=1)
         check_number("temperature", temperature, low=0.0, open_low=True)
         check_number("momentum", momentum, low=0.0, high=0.999999)
         self.negatives, self.temperature, self.momentum, self.dim = negatives, temperature, momentum, dim

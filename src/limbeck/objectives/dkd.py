@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck import losses
-from limbeck.errors import SettingError, SignalError, check_number
+from limbeck.errors import SettingError, SignalError, check_number, check_whole
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
 
@@ -65,8 +65,7 @@ class DKD(Objective, name="dkd"):
         check_number("temperature", temperature, low=0.0, open_low=True)
         if alpha == 0 and beta == 0:
             raise SettingError("alpha and beta are both 0, so there is nothing to train on.")
-        if not isinstance(warmup_epochs, int) or isinstance(warmup_epochs, bool) or warmup_epochs < 0:
-            raise SettingError(f"warmup_epochs must be a whole number of at least 0, got {warmup_epochs!r}.")
+        check_whole("warmup_epochs", warmup_epochs, low=0)
         self.alpha, self.beta, self.temperature, self.warmup_epochs = alpha, beta, temperature, warmup_epochs
         self.register_buffer("warmup", torch.ones(()))
 

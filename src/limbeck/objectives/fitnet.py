@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.errors import SettingError, SignalError
+from limbeck.errors import SettingError, SignalError, check_whole
 from limbeck.objectives._regressors import regressor
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals, paired
@@ -55,8 +55,7 @@ class FitNet(Objective, name="fitnet"):
     def __init__(self, *, hint: int = 2, init_epochs: int = 0) -> None:
         super().__init__()
         for setting, value, low in (("hint", hint, 1), ("init_epochs", init_epochs, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise SettingError(f"{setting} must be a whole number of at least {low}, got {value!r}.")
+            check_whole(setting, value, low=low)
         self.hint, self.init_epochs = hint, init_epochs
         self.regressor: nn.Module | None = None
 
@@ -70,7 +69,7 @@ class FitNet(Objective, name="fitnet"):
                 "fitnet has no regressor yet: call build(student, teacher) before you create the optimizer."
             )
         ours, theirs = self._maps(student, teacher)
-        return {"fitnet": losses.mean(_errors(self.regressor(ours), theirs), weight=batch.weight)}
+        return {"fitnet": losses.mean(losses.squared_error(self.regressor(ours), theirs), weight=batch.weight)}
 
     def _maps(self, student: Signals, teacher: Signals) -> tuple[Tensor, Tensor]:
         pairs = paired(student.features, teacher.features)
@@ -82,8 +81,3 @@ class FitNet(Objective, name="fitnet"):
             )
         _, ours, theirs = pairs[self.hint - 1]
         return ours, theirs
-
-
-@losses.in_float32
-def _errors(guess: Tensor, truth: Tensor) -> Tensor:
-    return (guess - truth).square().mean(dim=(1, 2, 3))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from limbeck import losses
-from limbeck.errors import SettingError
+from limbeck.errors import check_whole
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals, paired
 
@@ -51,8 +51,7 @@ class FSP(Objective, name="fsp"):
 
     def __init__(self, *, init_epochs: int = 30) -> None:
         super().__init__()
-        if not isinstance(init_epochs, int) or isinstance(init_epochs, bool) or init_epochs < 0:
-            raise SettingError(f"init_epochs must be a whole number of at least 0, got {init_epochs!r}.")
+        check_whole("init_epochs", init_epochs, low=0)
         self.init_epochs = init_epochs
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
@@ -62,7 +61,7 @@ class FSP(Objective, name="fsp"):
         ours = [student.stem, *(one for _, one, _ in pairs)]
         theirs = [teacher.stem, *(other for _, _, other in pairs)]
         values = [
-            _distance(_matrix(*one), _matrix(*other))
+            losses.squared_error(_matrix(*one), _matrix(*other))
             for one, other in zip(pairwise(ours), pairwise(theirs), strict=True)
         ]
         return {"fsp": losses.mean(torch.stack(values).sum(dim=0), weight=batch.weight)}
@@ -74,8 +73,3 @@ def _matrix(shallow: Tensor, deep: Tensor) -> Tensor:
     shallow, deep = losses.align(shallow, deep)
     positions = shallow.shape[-2] * shallow.shape[-1]
     return shallow.flatten(2) @ deep.flatten(2).transpose(1, 2) / positions
-
-
-@losses.in_float32
-def _distance(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).square().mean(dim=(1, 2))

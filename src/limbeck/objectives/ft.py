@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.errors import SettingError, check_number
+from limbeck.errors import SettingError, check_number, check_whole
 from limbeck.objectives.base import InitialStage, Objective, Paper
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, last_map
 
 _SLOPE = 0.1
 
@@ -60,8 +60,7 @@ class FT(Objective, name="ft"):
     def __init__(self, *, rate: float = 0.5, init_epochs: int = 30, init_lr: float | None = None) -> None:
         super().__init__()
         check_number("rate", rate, low=0.0, open_low=True)
-        if not isinstance(init_epochs, int) or isinstance(init_epochs, bool) or init_epochs < 0:
-            raise SettingError(f"init_epochs must be a whole number of at least 0, got {init_epochs!r}.")
+        check_whole("init_epochs", init_epochs, low=0)
         if init_lr is not None:
             check_number("init_lr", init_lr, low=0.0, open_low=True)
         self.rate, self.init_epochs, self.init_lr = rate, init_epochs, init_lr
@@ -85,7 +84,7 @@ class FT(Objective, name="ft"):
         return InitialStage(self._autoencoder[0], self.init_epochs, ("objective",), self.init_lr)
 
     def build(self, student: Signals, teacher: Signals) -> None:
-        ours, theirs = _last(student), _last(teacher)
+        ours, theirs = last_map(student), last_map(teacher)
         factors = _factors(theirs.shape[1], self.rate)
         self.translator = _encoder(ours.shape[1], factors, batch_norm=True).to(ours.device)
         if self._shared() is None:
@@ -102,9 +101,9 @@ class FT(Objective, name="ft"):
             raise SettingError(
                 "ft has no translator yet: call build(student, teacher) before you create the optimizer."
             )
-        ours = self.translator(_last(student))
+        ours = self.translator(last_map(student))
         with torch.no_grad():
-            theirs = paraphraser(_in_dtype_of(paraphraser, _last(teacher)))
+            theirs = paraphraser(_in_dtype_of(paraphraser, last_map(teacher)))
         return {"ft": losses.mean(_distances(*losses.align(ours, theirs)), weight=batch.weight)}
 
 
@@ -125,7 +124,7 @@ class _Autoencoder(Objective):
         self.decoder: nn.Sequential | None = None
 
     def build(self, student: Signals, teacher: Signals) -> None:
-        maps = _last(teacher)
+        maps = last_map(teacher)
         channels = maps.shape[1]
         factors = _factors(channels, self.rate)
         self.encoder = _encoder(channels, factors, batch_norm=False).to(maps.device)
@@ -135,13 +134,9 @@ class _Autoencoder(Objective):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         if self.encoder is None or self.decoder is None:
             raise SettingError("ft's paraphraser is not built yet: call build(student, teacher) before the optimizer.")
-        maps = _last(teacher)
+        maps = last_map(teacher)
         found = self.decoder(self.encoder(_in_dtype_of(self.encoder, maps)))
-        return {"paraphraser": losses.mean(_errors(found, maps), weight=batch.weight)}
-
-
-def _last(signals: Signals) -> Tensor:
-    return list(signals.features.values())[-1]
+        return {"paraphraser": losses.mean(losses.squared_error(found, maps), weight=batch.weight)}
 
 
 def _factors(channels: int, rate: float) -> int:
@@ -189,8 +184,3 @@ def _in_dtype_of(network: nn.Sequential, maps: Tensor) -> Tensor:
 @losses.in_float32
 def _distances(ours: Tensor, theirs: Tensor) -> Tensor:
     return (losses.attention(ours) - losses.attention(theirs)).abs().mean(dim=1)
-
-
-@losses.in_float32
-def _errors(found: Tensor, truth: Tensor) -> Tensor:
-    return (found - truth).square().mean(dim=(1, 2, 3))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from limbeck import losses
 from limbeck.distributed import gather_rows, rank
-from limbeck.errors import SettingError, check_choice, check_flag, check_number
+from limbeck.errors import SettingError, check_choice, check_flag, check_number, check_whole
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
 
@@ -83,8 +83,7 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         check_flag("detach_target", detach_target)
         check_flag("symmetric", symmetric)
         check_flag("exclude_same_class", exclude_same_class)
-        if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
-            raise SettingError(f"dim must be a whole number of at least 1, got {dim!r}.")
+        check_whole("dim", dim, low=1)
         self.alpha, self.dim, self.max_scale, self.variant = alpha, dim, max_scale, variant
         self.detach_target, self.symmetric, self.exclude_same_class = detach_target, symmetric, exclude_same_class
         if exclude_same_class:

@@ -82,7 +82,7 @@ class ITRD(Objective, name="itrd"):
         assert student.embedding is not None
         assert teacher.embedding is not None
         ours, theirs = gather_rows(student.embedding), gather_rows(teacher.embedding)
-        projected = _project(ours, self.head) if isinstance(self.head, nn.Linear) else ours
+        projected = losses.project(ours, self.head) if isinstance(self.head, nn.Linear) else ours
         terms = {}
         if self.correlation > 0:
             terms["correlation"] = self.correlation * _correlation(projected, theirs, self.alpha)
@@ -90,12 +90,6 @@ class ITRD(Objective, name="itrd"):
             compared = ours if ours.shape[-1] == theirs.shape[-1] else projected
             terms["mutual"] = self.mutual * _mutual(compared, theirs)
         return terms
-
-
-@losses.in_float32
-def _project(rows: Tensor, head: nn.Linear) -> Tensor:
-    projected: Tensor = head(rows.to(head.weight.dtype))
-    return projected
 
 
 @losses.in_float32

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.errors import SettingError
+from limbeck.errors import SettingError, check_whole
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals, paired
 
@@ -60,8 +60,7 @@ class ReviewKD(Objective, name="reviewkd"):
 
     def __init__(self, *, warmup_epochs: int = 20) -> None:
         super().__init__()
-        if not isinstance(warmup_epochs, int) or isinstance(warmup_epochs, bool) or warmup_epochs < 0:
-            raise SettingError(f"warmup_epochs must be a whole number of at least 0, got {warmup_epochs!r}.")
+        check_whole("warmup_epochs", warmup_epochs, low=0)
         self.warmup_epochs = warmup_epochs
         self.fusions = nn.ModuleList()
         self.register_buffer("warmup", torch.ones(()))

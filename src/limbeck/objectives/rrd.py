@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from limbeck import losses
 from limbeck.distributed import gather_rows
-from limbeck.errors import SettingError, check_choice, check_number
+from limbeck.errors import SettingError, check_choice, check_number, check_whole
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
 
@@ -80,8 +80,7 @@ class RRD(Objective, name="rrd"):
             if value is not None:
                 check_number(name, value, low=0.0, open_low=True)
         for name, count in (("queue", queue), ("dim", dim)):
-            if type(count) is not int or count < 1:
-                raise SettingError(f"{name} must be a whole number of at least 1, got {count!r}.")
+            check_whole(name, count, low=1)
         self.variant, self.queue, self.dim = variant, queue, dim
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         usual = _TEMPERATURES[variant]

@@ -92,7 +92,7 @@ class SemCKD(Objective, name="semckd"):
 
     def _pair(self, s: int, t: int, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = losses.align(student, teacher)
-        return _distance(self.projections[f"{s}_{t}"](student), teacher)
+        return losses.squared_error(self.projections[f"{s}_{t}"](student), teacher)
 
     def _attention(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
         """(B, S, T) weights of the teacher's stages for each stage of the student; they sum to 1."""
@@ -136,8 +136,3 @@ def _projection(channels: int, out: int) -> nn.Module:
 @losses.in_float32
 def _match(queries: Tensor, keys: Tensor) -> Tensor:
     return torch.softmax(queries @ keys.transpose(1, 2), dim=-1)
-
-
-@losses.in_float32
-def _distance(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).square().mean(dim=(1, 2, 3))

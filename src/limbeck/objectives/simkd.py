@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.errors import SettingError
+from limbeck.errors import SettingError, check_whole
 from limbeck.heads import BottleneckClassifier
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
@@ -49,8 +49,7 @@ class SimKD(Objective, name="simkd"):
 
     def __init__(self, *, factor: int = 2) -> None:
         super().__init__()
-        if type(factor) is not int or factor < 1:
-            raise SettingError(f"factor must be a whole number of at least 1, got {factor!r}.")
+        check_whole("factor", factor, low=1)
         self.factor = factor
         self.head: BottleneckClassifier | None = None
 
@@ -74,13 +73,8 @@ class SimKD(Objective, name="simkd"):
             raise SettingError("simkd has no head yet: call build(student, teacher) before you create the optimizer.")
         assert student.embedding_map is not None
         assert teacher.embedding_map is not None
-        return {"simkd": _distance(self.head.project(student.embedding_map), teacher.embedding_map, batch.weight)}
+        ours, theirs = losses.align(self.head.project(student.embedding_map), teacher.embedding_map)
+        return {"simkd": losses.mean(losses.squared_error(ours, theirs), weight=batch.weight)}
 
     def new_classifier(self) -> nn.Module | None:
         return self.head
-
-
-@losses.in_float32
-def _distance(student: Tensor, teacher: Tensor, weight: Tensor | None) -> Tensor:
-    student, teacher = losses.align(student, teacher)
-    return losses.mean((student - teacher).square().flatten(1).mean(dim=1), weight=weight)

@@ -9,7 +9,7 @@ from torch import Tensor
 from limbeck import losses
 from limbeck.distributed import gather_rows
 from limbeck.objectives.base import Objective, Paper
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, last_map
 
 
 class SP(Objective, name="sp"):
@@ -42,12 +42,8 @@ class SP(Objective, name="sp"):
     presets = {"sp": "ce + 3000*sp()", "sp+kd": "ce + 3000*sp() + kd(temperature=4)"}
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
-        ours, theirs = (gather_rows(_last(signals).flatten(1)) for signals in (student, teacher))
+        ours, theirs = (gather_rows(last_map(signals).flatten(1)) for signals in (student, teacher))
         return {"sp": (_similarities(ours) - _similarities(theirs)).square().mean()}
-
-
-def _last(signals: Signals) -> Tensor:
-    return list(signals.features.values())[-1]
 
 
 @losses.in_float32

@@ -73,8 +73,8 @@ class SRRL(Objective, name="srrl"):
         rows = self.head(student.embedding)
         read = _read(rows, self.classifier_weight, self.classifier_bias)
         return {
-            "feature": losses.mean(_distance(rows, teacher.embedding), weight=batch.weight),
-            "classifier": losses.mean(_distance(read, teacher.logits), weight=batch.weight),
+            "feature": losses.mean(losses.squared_error(rows, teacher.embedding), weight=batch.weight),
+            "classifier": losses.mean(losses.squared_error(read, teacher.logits), weight=batch.weight),
         }
 
 
@@ -85,8 +85,3 @@ def _copy(constant: Tensor) -> Tensor:
 @losses.in_float32
 def _read(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return nn.functional.linear(rows, weight, bias)
-
-
-@losses.in_float32
-def _distance(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).square().mean(dim=-1)
