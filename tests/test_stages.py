@@ -259,8 +259,17 @@ def test_preactivations_of_residual_networks(make: Any, preactivations: str, nor
 
 
 def test_a_norm_that_holds_its_activation_is_found() -> None:
+    network = timm("mobilenetv3_small_050")
+    network.stage_taps = StageTaps(stages=("bn1",))
+    stages = find_stages(network, images(64))
+    assert (stages.preactivations, stages.norms) == (("bn1.act:input",), ("bn1",))
+
+
+def test_one_convolution_before_a_stage_of_several_is_the_stem() -> None:
     stages = find_stages(timm("mobilenetv3_small_050"), images(64))
-    assert (stages.preactivations[0], stages.norms[0]) == ("bn1.act:input", "bn1")
+    assert (stages.stem, stages.paths[0]) == ("bn1", "blocks.0")
+    # Each stage has one convolution: none can be told apart.
+    assert find_stages(create_model("convnet_tiny", num_classes=7).network, images(8)).stem is None
 
 
 def test_a_norm_behind_which_a_convolution_runs_is_not_the_one_before_the_map() -> None:
@@ -284,8 +293,9 @@ def test_stages_of_hugging_face() -> None:
     sizes = {"embedding_size": 4, "hidden_sizes": [4, 6, 8], "depths": [1, 1, 1], "layer_type": "basic"}
     network = ResNetForImageClassification(ResNetConfig(**sizes, num_labels=7))
     stages = find_stages(network, images(32))
-    assert stages.shapes == ((4, 16, 16), (4, 8, 8), (6, 4, 4), (8, 2, 2))
-    assert stages.paths[1:] == tuple(f"resnet.encoder.stages.{number}" for number in range(3))
+    assert stages.shapes == ((4, 8, 8), (6, 4, 4), (8, 2, 2))
+    assert stages.paths == tuple(f"resnet.encoder.stages.{number}" for number in range(3))
+    assert stages.stem is not None
 
 
 # -- a user's own ------------------------------------------------------------------------------------------------------

@@ -82,8 +82,8 @@ def find_stages(network: nn.Module, *inputs: Any) -> Stages:
 
     The network runs once in eval mode. Where nothing is declared, a stage is all that has one spatial size: its end is the
     last module that answers with a map of that size, a whole block and not a layer in one, and stages of one position are
-    left out. A single layer before the stages is the stem. A transformer of torchvision whose maps all have one size has one
-    stage by this rule: name its layers with taps.
+    left out. A single convolution before a stage of several is the stem. A transformer of torchvision whose maps all have
+    one size has one stage by this rule: name its layers with taps.
     """
     calls = _calls(network, *inputs)
     last = {call.path: (number, call) for number, call in enumerate(calls)}
@@ -91,7 +91,7 @@ def find_stages(network: nn.Module, *inputs: Any) -> Stages:
     if not isinstance(declared, StageTaps):
         # Not every layer that timm lists runs, or answers with a map, in every network.
         listed = [path for path in _listed_by_timm(network) if path in last and _area(last[path][1].map) > 1]
-        stem, found = _without_stem(network, listed or _by_size(network, last))
+        stem, found = _without_stem(listed or _by_size(network, last), calls)
         declared = StageTaps(tuple(found), stem=stem)
     for path in (*declared.stages, *declared.preactivations, *([declared.stem] if declared.stem else [])):
         if path.removesuffix(":input") not in last:
@@ -203,11 +203,14 @@ def _area(value: Tensor) -> int:
     return value.shape[2] * value.shape[3]
 
 
-def _without_stem(network: nn.Module, paths: Sequence[str]) -> tuple[str | None, list[str]]:
-    """A stem is one layer before stages of several; in a chain of single layers there is none to tell apart."""
-    alone = [not list(module_at(network, path).children()) for path in paths]
-    if len(paths) > 1 and alone[0] and not all(alone):
-        return paths[0], list(paths[1:])
+def _without_stem(paths: Sequence[str], calls: Sequence[_Call]) -> tuple[str | None, list[str]]:
+    """A stem is one convolution before a stage of several; where the next stage has one too, none can be told apart."""
+    ends = {call.path: number for number, call in enumerate(calls)}
+    convolutions = [number for number, call in enumerate(calls) if isinstance(call.module, nn.Conv2d)]
+    if len(paths) > 1:
+        first, second = (sum(number <= ends[path] for number in convolutions) for path in paths[:2])
+        if first == 1 and second - first > 1:
+            return paths[0], list(paths[1:])
     return None, list(paths)
 
 

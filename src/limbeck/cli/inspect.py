@@ -42,9 +42,12 @@ class _Input:
 
 def inspect(settings: InspectSettings, output: Output) -> None:
     """Draw the network that is named."""
+    import torch
+
     from limbeck.models import create_model
     from limbeck.networks import resolve
     from limbeck.plugins import load_plugins
+    from limbeck.stages import find_stages
 
     if not settings.model:
         raise SettingError("name a network, as in 'limbeck inspect resnet8x4'; 'limbeck list models' names them.")
@@ -57,12 +60,16 @@ def inspect(settings: InspectSettings, output: Output) -> None:
     size = about.size or (created.input.size if created.input else None) or _usual_size(spec)
     network = created.network.eval()
     modules, classifier, embedding = _walk(network, (2, about.channels, *size))
+    stages = find_stages(network, torch.zeros(2, about.channels, *size))
     value = {
         "model": created.name,
         "input": [2, about.channels, *size],
         "parameters": modules[0].parameters,
         "classifier": classifier,
         "embedding": embedding,
+        "stages": list(stages.paths),
+        "preactivations": list(stages.preactivations),
+        "stem": stages.stem,
         "modules": [asdict(module) for module in modules],
     }
     output.result(value, lambda: _drawing(value, modules, settings.depth))
@@ -163,13 +170,18 @@ def _drawing(value: dict[str, Any], modules: list[Module], depth: int) -> Group:
     table.add_column("type", overflow="fold")
     table.add_column("output", overflow="fold")
     table.add_column("parameters", justify="right")
-    shown = [module for module in modules if 0 < module.depth <= depth or module.path == value["classifier"]]
+    ends = {path: f"end of stage {number}" for number, path in enumerate(value["stages"], start=1)}
+    named = {**ends, **({value["stem"]: "stem"} if value["stem"] else {})}
+    kept = {value["classifier"], *named}
+    shown = [module for module in modules if 0 < module.depth <= depth or module.path in kept]
     for module in shown:
         is_classifier = module.path == value["classifier"]
         before, dot, name = module.path.rpartition(".")
         path = Text.assemble("  " * (module.depth - 1), (before + dot, "dim"), (name, "bold"))
         if is_classifier:
             path.append("  ← its input is the embedding", style="green")
+        if module.path in named:
+            path.append(f"  ← {named[module.path]}", style="cyan")
         shape = "×".join(map(str, module.shape)) if module.shape else "–"
         table.add_row(path, module.type, shape, f"{module.parameters:,}")
     return Group(_heading(value), table, *_remarks(value, len(modules) - 1 - len(shown), depth))

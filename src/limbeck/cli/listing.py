@@ -92,7 +92,7 @@ def _data(pattern: str | None) -> tuple[list[Row], str]:
 
 
 # Too wide for a table in a terminal; 'limbeck explain' shows them.
-_ONLY_JSON = frozenset({"paper", "link"})
+_ONLY_JSON = frozenset({"presets", "paper", "link"})
 _LISTS: dict[str, Callable[[str | None], tuple[list[Row], str]]] = {
     "objectives": _objectives,
     "presets": _presets,
