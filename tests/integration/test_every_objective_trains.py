@@ -68,7 +68,12 @@ def distil(name: str, watch: Watch, **settings: Any) -> limbeck.Distilled:
     return limbeck.distill(teacher(large), small, "digits", EXPRESSIONS[name], callbacks=[watch], **everything)
 
 
-@pytest.mark.parametrize("name", EXPRESSIONS)
+# One of each kind: embeddings, memories, first stages of both kinds, maps, a new classifier, two views.
+SAMPLE = ("icd", "crd", "ab", "ft", "at", "simkd", "all views")
+CASES = [pytest.param(name, marks=[] if name in SAMPLE else [pytest.mark.slow]) for name in EXPRESSIONS]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_the_loss_falls_and_the_student_is_above_chance(name: str) -> None:
     watch = Watch(term="ce" if name in MEMORIES else "loss")
     done = distil(name, watch)

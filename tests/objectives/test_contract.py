@@ -35,10 +35,18 @@ EXPRESSIONS = [
 ]
 
 
-# Compiling is what takes time: each objective at its defaults here, their sums and options with the slow tests.
 PLAIN = {f"{name}()" for name in objectives()}
+
+
+def is_slow(expression: str, check: str) -> bool:
+    """Options are not compiled again, and presets are sums of what has been checked: both with the slow tests."""
+    if expression in presets():
+        return check not in ("expression", "finite")
+    return check == "compiles" and expression not in PLAIN
+
+
 CASES = [
-    pytest.param(expression, check, marks=[pytest.mark.slow] if check == "compiles" and expression not in PLAIN else [])
+    pytest.param(expression, check, marks=[pytest.mark.slow] if is_slow(expression, check) else [])
     for expression in EXPRESSIONS
     for check in CONTRACT
 ]
