@@ -23,6 +23,7 @@ import torch
 
 import limbeck
 from limbeck.data import ImageData, ImageSplit, load_data
+from limbeck.engine.interrupt import Interrupted
 from limbeck.errors import LimbeckError
 from limbeck.files import atomic_path
 from limbeck.machine import device_name, versions
@@ -116,6 +117,8 @@ def pair_results(data: ImageData, teacher_name: str, student: str, done: dict[st
             continue
         try:
             done[name] = learn(data, None if name == "alone" else trained.student, student, text, epochs=2)
+        except Interrupted:
+            raise
         except LimbeckError as error:
             done[name] = {"objective": text, "refused": str(error)}
         print(f"{teacher_name} -> {student}  {name}: {done[name]}", flush=True)

@@ -99,5 +99,6 @@ class _Gaussian(nn.Module):
 
 @losses.in_float32
 def _surprise(mean: Tensor, teacher: Tensor, variances: Tensor) -> Tensor:
-    variances = variances[:, None, None]
-    return ((mean - teacher).square() / variances + variances.log()).mean(dim=(1, 2, 3)) / 2
+    # Over the positions first: they share a channel's variance.
+    errors = (mean - teacher).square().mean(dim=(2, 3))
+    return (errors / variances + variances.log()).mean(dim=1) / 2
