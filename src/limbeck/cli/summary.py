@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from rich import box
@@ -22,7 +23,8 @@ def figures(result: Result) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     # Teacher and student may have the same name.
-    names = [f"student\n{result.student}", f"teacher\n{result.teacher}", "kept"] if taught else [result.student]
+    short = _short(result.student)
+    names = [f"student\n{short}", f"teacher\n{result.teacher}", "kept"] if taught else [short]
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     test, teacher_test = result.test or {}, result.teacher_test or {}
@@ -42,6 +44,12 @@ def figures(result: Result) -> Table:
 
 def _at(result: Result) -> str:
     return "" if result.best_epoch is None else f" (epoch {result.best_epoch})"
+
+
+def _short(name: str) -> str:
+    """The text that makes a projected student is longer than the table: the network inside it is what a reader knows."""
+    inner = re.fullmatch(r"projected:student\(network='(.*?)', path=.*\)", name)
+    return name if inner is None else f"{inner[1]} + projector"
 
 
 def _parameters(result: Result) -> tuple[str, str]:
