@@ -62,7 +62,7 @@ class Watch(limbeck.Callback):
             raise Interrupted(2, loop.position.step, loop.folder)
 
 
-def distil(name: str, watch: Watch, **settings: Any) -> limbeck.Distilled:
+def distil(name: str, watch: Watch, /, **settings: Any) -> limbeck.Distilled:
     large, small = PAIRS.get(name, ("convnet(widths=[16, 32])", "convnet_tiny"))
     everything = {**SETTINGS, "augment": VIEWS.get(name, "auto"), **settings}
     return limbeck.distill(teacher(large), small, "digits", EXPRESSIONS[name], callbacks=[watch], **everything)
