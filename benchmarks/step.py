@@ -15,22 +15,19 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _rounds import CLASSES, MEAN, STD, Clock, Spread, check_rounds, machine, random_images
 from torch import Tensor, nn
 
 import limbeck
-from limbeck.data import ImageData, ImageSplit
+from limbeck.data import ImageData
 from limbeck.engine.callbacks import Callback
 from limbeck.taps import Tapped, find_classifier
-
-CLASSES, SIDE = 100, 32
 
 
 def main() -> None:
@@ -40,7 +37,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     device = torch.device(options.device)
-    data = _data(options.batch * options.steps)
+    data = random_images(options.batch * options.steps)
     teacher, student = (
         limbeck.create_model(name, num_classes=CLASSES).network.to(device)
         for name in (options.teacher, options.student)
@@ -71,47 +68,37 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="0 leaves PyTorch's own number")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
-
-
-def _data(count: int) -> ImageData:
-    images = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8)
-    split = ImageSplit(images, torch.arange(count) % CLASSES, torch.arange(count))
-    names = tuple(str(number) for number in range(CLASSES))
-    return ImageData("random", split, None, None, names, 3, (SIDE, SIDE), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    options = parser.parse_args()
+    check_rounds(parser, options.rounds)
+    return options
 
 
 class _Rounds(Callback):
     """Times limbeck's epoch, then the same number of bare steps, and again."""
 
     def __init__(self, bare: Callable[[], None], device: torch.device) -> None:
-        self.bare, self.device = bare, device
+        self.bare, self.clock = bare, Clock(device)
         self.ours: list[float] = []
         self.theirs: list[float] = []
         self.started = 0.0
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def on_start(self, loop: Any) -> None:
-        self.started = self._now()
+        self.started = self.clock.now()
 
     def on_epoch(self, loop: Any, metrics: dict[str, float]) -> None:
-        middle = self._now()
+        middle = self.clock.now()
         self.bare()
-        end = self._now()
+        end = self.clock.now()
         self.ours.append(middle - self.started)
         self.theirs.append(end - middle)
-        self.started = self._now()
+        self.started = self.clock.now()
 
 
 def _bare_steps(
     teacher: nn.Module, student: nn.Module, data: ImageData, batch: int, device: torch.device
 ) -> Callable[[], None]:
     assert isinstance(data.train.images, Tensor)
-    images = ((data.train.images.float() / 255 - 0.5) / 0.25).to(device)
+    images = ((data.train.images.float() / 255 - MEAN) / STD).to(device)
     labels = data.train.labels.to(device)
     teacher_tapped, student_tapped = (
         Tapped(network, classifier=find_classifier(network, images[:2])) for network in (teacher.eval(), student)
@@ -152,20 +139,18 @@ def _icd(student: Tensor, teacher: Tensor, log_scale: Tensor) -> Tensor:
 
 def _tell(options: argparse.Namespace, rounds: _Rounds) -> None:
     ours, theirs = rounds.ours[1:], rounds.theirs[1:]
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    ratio, facts = Spread.of_ratios(ours, theirs), machine(options.device, options.threads)
     found = {
         "pair": f"{options.teacher} → {options.student}",
         "batch": options.batch,
-        "ratio": round(middle, 3),
-        "quartiles": [round(low, 3), round(high, 3)],
+        "ratio": round(ratio.middle, 3),
+        "quartiles": [round(ratio.low, 3), round(ratio.high, 3)],
         "limbeck_ms": round(1000 * statistics.median(ours) / options.steps, 2),
         "bare_ms": round(1000 * statistics.median(theirs) / options.steps, 2),
         "rounds": options.rounds,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name()
-        if options.device == "cuda"
-        else platform.processor() or platform.machine(),
+        "threads": facts["threads"],
+        "device": facts["device"],
+        "load": facts["load"],
         "torch": torch.__version__,
     }
     if options.json:

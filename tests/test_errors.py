@@ -27,6 +27,7 @@ USERS_MISTAKES = {
     "TapError",
     "SignalError",
     "TeacherError",
+    "CacheError",
     "RunFolderError",
     "MissingExtraError",
 }

@@ -66,9 +66,23 @@ def connected(
 ) -> tuple[Signals, Signals, list[str], tuple[Network, Network | None]]:
     said: list[str] = []
     ours, theirs = network(student), None if teacher is None else network(teacher)
-    connect(ours, theirs, probe(), needs=frozenset(needs), taps=taps or {}, say=said.append)
+    names = connect(ours, theirs, probe(), needs=frozenset(needs), taps=taps or {}, say=said.append)
     x = probe().inputs
-    return ours.tapped(x), Signals() if theirs is None else theirs.tapped(x), said, (ours, theirs)
+    return ours.tapped(x), Signals() if theirs is None else theirs.tapped(x).renamed(names), said, (ours, theirs)
+
+
+def known(student: str | nn.Module, teacher: str, taps: dict[str, str] | None = None) -> list[dict[str, Tensor]]:
+    """The constants of both, by the names that the student's objectives use."""
+    ours, theirs = network(student), network(teacher)
+    names = connect(ours, theirs, probe(), needs=frozenset({"preactivations"}), taps=taps or {}, say=lambda line: None)
+    for module in theirs.tapped.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 3.0)
+            nn.init.constant_(module.bias, -2.0)
+    return [
+        constants(ours, probe(), ours.tapped.paths["preactivations"]),
+        constants(theirs, probe(), names["preactivations"]),
+    ]
 
 
 def shapes(maps: Any) -> dict[str, tuple[int, ...]]:
@@ -192,50 +206,54 @@ def test_a_network_without_an_embedding_map_gives_none() -> None:
 
 
 def test_constants_are_the_classifier_and_the_norms_before_the_maps() -> None:
-    _, _, _, (student, teacher) = connected("resnet8", "resnet14", {"preactivations"})
-    assert teacher is not None
-    inner: Any = teacher.tapped.network
-    with torch.no_grad():
-        inner.layer2[1].bn2.weight.fill_(3.0)
-        inner.layer2[1].bn2.bias.fill_(-2.0)
-    found = constants(teacher, probe())
+    student, teacher = known("resnet8", "resnet14")
     names = [f"{stage}.{kind}" for stage in ("layer1", "layer2", "layer3") for kind in ("shift", "scale")]
-    assert set(found) == {"classifier.weight", "classifier.bias", *names}
-    assert found["classifier.weight"].shape == (7, 64)
-    assert torch.equal(found["classifier.bias"], inner.fc.bias)
-    assert found["layer2.scale"].tolist() == [3.0] * 32
-    assert found["layer2.shift"].tolist() == [-2.0] * 32
-    assert not any(value.requires_grad for value in found.values())
-    assert set(constants(student, probe())) == set(found)
+    assert set(teacher) == set(student) == {"classifier.weight", "classifier.bias", *names}
+    assert teacher["classifier.weight"].shape == (7, 64)
+    assert teacher["classifier.bias"].shape == (7,)
+    assert teacher["layer2.scale"].tolist() == [3.0] * 32
+    assert teacher["layer2.shift"].tolist() == [-2.0] * 32
+    assert not any(value.requires_grad for value in teacher.values())
 
 
 def test_constants_go_by_the_students_names() -> None:
-    _, _, _, (_, teacher) = connected("resnet8", "vgg8", {"preactivations"})
-    assert teacher is not None
-    found = constants(teacher, probe())
-    assert found["layer2.scale"].shape == (128,)
-    assert found["teacher:block4.shift"].shape == (512,)
+    _, teacher = known("resnet8", "vgg8")
+    assert teacher["layer2.scale"].shape == (128,)
+    assert teacher["teacher:block4.shift"].shape == (512,)
 
 
 def test_constants_where_no_norm_or_bias_is_known() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 7, 1, bias=False))
-    model = nn.Sequential(*plain, nn.Flatten())
-    _, _, _, (student, _) = connected(model, "resnet8", {"preactivations"})
-    found = constants(student, probe())
-    assert set(found) == {"classifier.weight", "classifier.bias"}
-    assert found["classifier.weight"].shape == (7, 4)
-    assert found["classifier.bias"].tolist() == [0.0] * 7
+    student, _ = known(nn.Sequential(*plain, nn.Flatten()), "resnet8")
+    assert set(student) == {"classifier.weight", "classifier.bias"}
+    assert student["classifier.weight"].shape == (7, 4)
+    assert student["classifier.bias"].tolist() == [0.0] * 7
 
 
 def test_constants_of_a_named_tap_without_a_stage_are_left_out() -> None:
-    _, _, _, (_, teacher) = connected("resnet8", "vgg8", {"preactivations"}, {"layer2": "block1.1"})
-    assert teacher is not None
-    assert set(constants(teacher, probe())) == {"classifier.weight", "classifier.bias"}
+    _, teacher = known("resnet8", "vgg8", {"layer2": "block1.1"})
+    assert set(teacher) == {"classifier.weight", "classifier.bias"}
+
+
+def test_one_teacher_serves_students_with_other_names_for_its_maps() -> None:
+    teacher = network("resnet14")
+    names = []
+    for student in ("resnet8", "convnet(widths=[4, 8, 12])", "vgg8"):
+        names.append(
+            connect(network(student), teacher, probe(), needs=frozenset({"features"}), taps={}, say=lambda line: None)
+        )
+    told = teacher.tapped(probe().inputs)
+    assert list(told.features) == ["layer1", "layer2", "layer3"]
+    assert [list(told.renamed(each).features) for each in names] == [
+        ["layer1", "layer2", "layer3"],
+        ["stages.0", "stages.1", "stages.2"],
+        ["teacher:layer1", "block1", "block2"],
+    ]
 
 
 def test_constants_without_a_classifier() -> None:
     tapped = Tapped(create_model("resnet8", num_classes=7, in_channels=3).network)
-    assert constants(Network("net", tapped, nn.Identity()), probe()) == {}
+    assert constants(Network("net", tapped, nn.Identity()), probe(), {}) == {}
 
 
 def test_a_named_layer_stands_for_its_map_before_the_activation_where_that_is_asked_for() -> None:

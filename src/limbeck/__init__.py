@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from limbeck.api import distill, train
+    from limbeck.api import compare, distill, train
     from limbeck.data import load_data
     from limbeck.engine.callbacks import Callback
     from limbeck.errors import LimbeckError
@@ -31,6 +31,7 @@ _HOMES = {
     "Objective": "limbeck.objectives",
     "Signals": "limbeck.signals",
     "Tapped": "limbeck.taps",
+    "compare": "limbeck.api",
     "create_model": "limbeck.models",
     "distill": "limbeck.api",
     "load_data": "limbeck.data",
@@ -50,6 +51,7 @@ __all__ = [
     "Objective",
     "Signals",
     "Tapped",
+    "compare",
     "create_model",
     "distill",
     "load_data",

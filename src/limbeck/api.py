@@ -8,7 +8,9 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
-from limbeck.config import DistillSettings, TrainSettings
+from limbeck.comparison import Comparison, run_comparison
+from limbeck.config import CompareSettings, DistillSettings, TrainSettings
+from limbeck.contest import Contest, Student
 from limbeck.data import ImageData
 from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
@@ -72,6 +74,50 @@ def train(
         objective = CE(label_smoothing=made.label_smoothing)
     job = Job(model, None, objective, made, _data(data))
     return run(job, folder=made.name is not None, callbacks=callbacks)
+
+
+def compare(
+    teacher: nn.Module | str,
+    students: Student | Sequence[Student],
+    data: Data = "digits",
+    objectives: Sequence[Objective | str] | str = ("icd", "icd+kd"),
+    *,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Comparison:
+    """Teach many students of one teacher in as few passes over the data as the memory allows, and compare them.
+
+    >>> limbeck.compare(teacher, "resnet8x4", "cifar100", "kd, icd(alpha=[0.1, 0.5])", seeds=3)  # doctest: +SKIP
+
+    Each student learns exactly what :func:`distill` would teach it alone. The student alone and ``kd`` come along unless
+    ``baselines=False``.
+
+    Args:
+        teacher, data, callbacks: as for :func:`distill`.
+        students: names, or functions without arguments that make a network anew; one or several.
+        objectives: objectives, presets or expressions; text may hold several with commas between them, and ranges.
+        settings: any of :class:`~limbeck.config.CompareSettings`, such as ``seeds=5, epochs=240``. A folder is written when
+            ``name`` is among them, and not otherwise.
+
+    Returns:
+        The trained students, results, failures and the rows of the table.
+
+    Raises:
+        LimbeckError: whatever is wrong with any student, before the first is trained; and when all of them fail.
+    """
+    several = [students] if isinstance(students, str) or callable(students) else list(students)
+    listed = [objectives] if isinstance(objectives, str | Objective) else list(objectives)
+    names = [student if isinstance(student, str) else student.__name__ for student in several]
+    texts = [str(objective) for objective in listed]
+    values = _with_names(settings, data, teacher=teacher)
+    for name in ("student", "objectives"):
+        if name in values:
+            raise SettingError(f"{name} is given twice.")
+    made = CompareSettings.make({**values, "student": names, "objectives": texts})
+    words = {"data": data.name} if isinstance(data, ImageData) else {} if isinstance(data, str) else {"data": "loader"}
+    made = made.model_copy(update={**words, "teacher": made.teacher or type(teacher).__name__})
+    contest = Contest(made, teacher, several, listed, _data(data))
+    return run_comparison(contest, folder=made.name is not None, callbacks=callbacks)
 
 
 def _with_names(settings: dict[str, Any], data: Data, **parts: Any) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from limbeck.errors import SettingError, unknown_name
 
 S = TypeVar("S", bound="Settings")
+
+_NETWORKS = {"model": "resnet8x4", "teacher": "resnet32x4@teacher.safetensors", "student": "resnet8x4"}
 
 
 class Settings(BaseModel):
@@ -113,6 +115,9 @@ class RunSettings(DataSettings):
         description="Views, as in 'crop=4,flip,cutout=8,randaugment=2', 'none' or 'auto'; 'A | B' for one of each.",
     )
 
+    views: int | None = Field(
+        default=None, ge=1, description="Each sample cycles through so many fixed views; drawn anew each epoch without."
+    )
     epochs: int | None = Field(
         default=None, ge=1, description="Passes over the training data; the data set's usual number."
     )
@@ -147,14 +152,17 @@ class RunSettings(DataSettings):
         default="fp32", description="Precision of the networks; losses are fp32."
     )
     compile: bool = Field(default=False, description="Compile student, objective and teacher with torch.compile.")
-    channels_last: bool = Field(
-        default=False, description="Keep images and convolutions in channels-last memory order."
+    channels_last: bool | None = Field(
+        default=None, description="Channels-last memory order of images and convolutions; measured when not given."
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Trade time for memory in networks that support it."
     )
 
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of weights, order and views.")
+    order_seed: int | None = Field(
+        default=None, ge=0, le=2**32 - 1, description="Seed of order and views alone; the seed when not given."
+    )
     name: str | None = Field(
         default=None, description="Name of the run's folder; made from the settings when not given."
     )
@@ -175,6 +183,19 @@ class RunSettings(DataSettings):
         default=[], description="Your own Python files or modules that add objectives, models or data."
     )
 
+    def check_networks(self) -> None:
+        """Raise SettingError for a network that must be named and is not."""
+        for name, example in _NETWORKS.items():
+            if name in type(self).model_fields and not getattr(self, name):
+                raise SettingError(
+                    f"{name} is not given; name a network, as in --{name} {example} ('limbeck list models')."
+                )
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the training data's order and views."""
+        return self.seed if self.order_seed is None else self.order_seed
+
 
 class TrainSettings(RunSettings):
     """Train one network on labels alone, for example a teacher."""
@@ -185,13 +206,10 @@ class TrainSettings(RunSettings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Label smoothing.")
 
 
-class DistillSettings(RunSettings):
-    """Distil a teacher into a student."""
+class TeacherSettings(RunSettings):
+    """Everything about learning from a teacher that distill and compare share."""
 
     teacher: str | None = Field(default=None, description="Teacher network with its weights, as in resnet32x4@FILE.")
-    student: str | None = Field(default=None, description="Student network ('limbeck list models').")
-    objective: str = Field(default="icd+kd", description="Preset or expression ('limbeck list objectives').")
-    stages: list[StageSettings] = Field(default=[], description="Stages before the main one (recipes only).")
     taps: dict[str, str] = Field(
         default={}, description="Feature maps to compare: student module path to teacher module path."
     )
@@ -205,6 +223,75 @@ class DistillSettings(RunSettings):
         default=None, ge=1, description="Image side the teacher sees; the data's when not given."
     )
     allow_weak_teacher: bool = Field(default=False, description="Go on although the teacher is near chance.")
+    teacher_cache: Path | None = Field(
+        default=None, description="Folder in which the teacher's answers are kept; written first when it is empty."
+    )
+    cache_dtype: Literal["fp16", "fp32"] = Field(default="fp16", description="How the cache keeps numbers.")
+    cache_logits: str = Field(default="dense", description="How it keeps logits: dense, topk(K) or sampled(N).")
+    cache_features: bool = Field(default=False, description="Whether it keeps the feature maps that objectives need.")
+    cache_check: int = Field(default=16, ge=0, description="Entries that are computed again and compared at the start.")
+
+
+class DistillSettings(TeacherSettings):
+    """Distil a teacher into a student."""
+
+    student: str | None = Field(default=None, description="Student network ('limbeck list models').")
+    objective: str = Field(default="icd+kd", description="Preset or expression ('limbeck list objectives').")
+    stages: list[StageSettings] = Field(default=[], description="Stages before the main one (recipes only).")
+
+
+class MemberSettings(Settings):
+    """A student of a comparison, and what is its own; the comparison's settings where nothing is given."""
+
+    objective: str = Field(description="Preset or expression; 'alone' for labels alone.")
+    student: str | None = Field(default=None, description="Student network.")
+    optimizer: Literal["sgd", "adamw"] | None = Field(default=None, description="Optimizer.")
+    lr: float | None = Field(default=None, gt=0, description="Learning rate.")
+    momentum: float | None = Field(default=None, ge=0, lt=1, description="Momentum of sgd.")
+    nesterov: bool | None = Field(default=None, description="Nesterov momentum.")
+    weight_decay: float | None = Field(default=None, ge=0, description="Weight decay.")
+    schedule: Literal["multistep", "cosine", "constant"] | None = Field(
+        default=None, description="Learning rate over time."
+    )
+    warmup_epochs: float | None = Field(default=None, ge=0, description="Epochs of warm-up.")
+    clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of the gradient.")
+    ema: float | None = Field(default=None, gt=0, lt=1, description="Decay of the moving average of the student.")
+    stages: list[StageSettings] = Field(default=[], description="Stages before the main one.")
+
+    def own(self) -> dict[str, Any]:
+        """What differs from the comparison's settings."""
+        values = self.model_dump(exclude={"objective", "student"}, exclude_none=True)
+        return values if values["stages"] else {name: value for name, value in values.items() if name != "stages"}
+
+
+class CompareSettings(TeacherSettings):
+    """Teach many students of one teacher at once, and tell which differences are real."""
+
+    student: list[str] = Field(default=[], description="Student networks ('limbeck list models').")
+    objectives: list[str] = Field(
+        default=["icd", "icd+kd"],
+        description="Presets or expressions, with commas between them; a list for an argument is one student for each.",
+    )
+    seeds: int = Field(default=3, ge=1, description="Students of each kind, with the seeds from --seed on.")
+    baselines: bool = Field(default=True, description="Add the student alone and kd.")
+    independent_order: bool = Field(
+        default=False, description="Each seed has its own order of the data, and a pass of its own over it."
+    )
+    group_size: int | None = Field(
+        default=None, ge=1, description="Most students that share a pass; found from the free memory."
+    )
+    members: list[MemberSettings] = Field(default=[], description="Students with settings of their own (recipes only).")
+
+    def check_networks(self) -> None:
+        # A recipe's members may bring their students along.
+        brought = bool(self.members) and all(member.student for member in self.members)
+        named = self.model_copy(update={"student": ["a member's own"]}) if brought and not self.student else self
+        super(CompareSettings, named).check_networks()
+
+    @field_validator("student", "objectives", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class ExportSettings(Settings):

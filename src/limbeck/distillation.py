@@ -1,47 +1,39 @@
-"""From settings to a trained student: the order in which a run is put together, checked, trained and written down."""
+"""From settings to trained students: the order in which runs are put together, checked, trained and written down."""
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from limbeck.config import RunSettings
 from limbeck.data import parse_view_sets
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.loop import Loop
-from limbeck.engine.probe import build_objectives, check_classes, probe_signals
 from limbeck.engine.runtime import make_accelerator, whole_parameters
-from limbeck.engine.trainable import Stage, Trainable
-from limbeck.errors import NonFiniteError, SettingError, TeacherError
-from limbeck.evaluate import Score, score
-from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data
+from limbeck.errors import NonFiniteError
+from limbeck.evaluate import Score, scores
 from limbeck.heads import Projected
-from limbeck.job import Distilled, Job, Loaders, stages_of
+from limbeck.job import Distilled, Job, Plan, plan_of
 from limbeck.machine import command_line, device_name, now, peak_memory_mb, versions
-from limbeck.matching import connect, constants
 from limbeck.models import projected_name, save_weights
-from limbeck.networks import Network, card, checkpoint_gradients, open_network, read_card, share_preprocess
-from limbeck.objectives import Objective, parse_objective
+from limbeck.networks import card, read_card
 from limbeck.plugins import load_plugins
 from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
-from limbeck.signals import Batch, Signals
-from limbeck.tasks.vision import VisionTask
-from limbeck.teachers import FrozenTeacher, NoTeacher, Teacher, check_above_chance
+from limbeck.session import Member, Say, Session
+from limbeck.signals import Batch
 
 logger = logging.getLogger("limbeck")
 
 
-def run(
-    job: Job, *, folder: bool = True, callbacks: Sequence[Callback] = (), say: Callable[[str], None] = logger.info
-) -> Distilled:
+def run(job: Job, *, folder: bool = True, callbacks: Sequence[Callback] = (), say: Say = logger.info) -> Distilled:
     """Do a job: check everything, score the teacher, train, select, test once, and write the run's folder.
 
     Args:
@@ -51,306 +43,236 @@ def run(
     Raises:
         LimbeckError: what is wrong with the settings, the data, the networks or the loss.
     """
-    settings = job.settings
+    with ready(job.settings) as accelerator:
+        plan = plan_of(job)
+        runs = RunFolder(job.described(plan.objective), _default_name(plan)) if folder else None
+        with leaving(runs), opened([plan], accelerator, say) as session:
+            plan = settled_plan(session, plan, runs)
+            member = session.admit(plan, runs, name="student", measure=False, say=say)
+            path = None if runs is None else runs.path
+            callbacks = [*trackers_of(session, path), *callbacks]
+            session.score_teacher()
+            session.ready_teacher([member])
+            loop = loop_of(session, [member], path, None if path is None else path / CHECKPOINT, callbacks)
+            if runs is not None and runs.resumed:
+                resumed = loop.resume()
+                runs.drop_metrics_after(loop.position.step if resumed else -1)
+                where = f"at step {loop.position.step}" if resumed else "from the start: no checkpoint yet"
+                say(f"resumed     {where}")
+            if runs is not None:
+                runs.settle()
+            (done,) = teach(session, loop, [member])
+            assert done is not None
+            return done
+
+
+CHECKPOINT = Path("checkpoints") / "last.pt"
+
+
+@contextmanager
+def ready(settings: RunSettings) -> Iterator[Accelerator]:
+    """An accelerator for the block, made once the plugins are loaded and the views are checked."""
     load_plugins(settings.plugins)
     if settings.augment != "auto":
         parse_view_sets(settings.augment)
-    # A copy, so that one objective can serve many runs: each starts with fresh heads and scales.
-    objective = copy.deepcopy(job.objective) if isinstance(job.objective, Objective) else parse_objective(job.objective)
-    stages = stages_of(job, objective)
     accelerator = make_accelerator(settings)
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
-    runs = RunFolder(job.described(objective), _default_name(job, objective)) if folder else None
-    networks: list[Network] = []
     try:
-        set_seed(settings.seed)
-        return _Session(job, objective, stages, accelerator, runs, callbacks, say, networks).run()
+        yield accelerator
+    finally:
+        accelerator.free_memory()
+
+
+@contextmanager
+def leaving(runs: RunFolder | None) -> Iterator[None]:
+    """When the block fails, a run folder with nothing in it is taken away again."""
+    try:
+        yield
     except BaseException:
         if runs is not None:
             runs.leave()
         raise
+
+
+@contextmanager
+def opened(plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> Iterator[Session]:
+    """A session for the block; afterwards the networks are as they were given."""
+    session = Session(plans, accelerator, say)
+    try:
+        yield session
     finally:
-        for network in networks:
-            network.tapped.close()
-        accelerator.free_memory()
+        session.close()
 
 
-def _default_name(job: Job, objective: Objective) -> str:
-    student = job.student if isinstance(job.student, str) else type(job.student).__name__
-    label = job.objective if isinstance(job.objective, str) else str(objective)
+def settled_plan(session: Session, plan: Plan, runs: RunFolder | None) -> Plan:
+    """The plan with the memory order that is chosen for it, which its folder then tells."""
+    job = plan.job
+    if runs is not None and runs.channels_last is not None:
+        job = job.with_layout(runs.channels_last)
+    job = job.with_layout(session.choose_layout(replace(plan, job=job)))
+    if runs is not None and job.settings.channels_last != runs.channels_last:
+        runs.record(job.described(plan.objective))
+    return replace(plan, job=job)
+
+
+def loop_of(
+    session: Session,
+    members: Sequence[Member],
+    folder: Path | None,
+    checkpoint: Path | None,
+    callbacks: Sequence[Callback],
+    *,
+    isolate: bool = False,
+) -> Loop:
+    """The loop that trains these students in one pass."""
+    return Loop(
+        learners=[member.learner for member in members],
+        teacher=session.teacher,
+        teacher_task=session.teacher_task,
+        batches=session.feeds.train,
+        validation=session.feeds.validation,
+        settings=session.settings,
+        accelerator=session.accelerator,
+        classes=members[0].classes,
+        folder=folder,
+        checkpoint_path=checkpoint,
+        isolate=isolate,
+        callbacks=callbacks,
+    )
+
+
+def trackers_of(session: Session, folder: Path | None) -> list[Callback]:
+    """The experiment trackers that the settings name. Raises MissingExtraError for one that is not installed."""
+    from limbeck.engine.trackers import Trackers
+
+    settings = session.settings
+    if not settings.trackers:
+        return []
+    return [Trackers(session.accelerator, settings, folder or settings.runs_dir)]
+
+
+def teach(session: Session, loop: Loop, members: Sequence[Member]) -> list[Distilled | None]:
+    """Train students in one pass, test them in another, and write down what was found; None for one that failed."""
+    session.settle()
+    loop.run()
+    going = [member for member in members if member.learner.failure is None]
+    networks = {member.learner.name: member.learner.finish() for member in going}
+    with ExitStack() as contexts:
+        for member in going:
+            contexts.enter_context(whole_parameters(member.learner.trainable))
+        found, teacher_test = _test(session, going)
+    return [
+        None
+        if member.learner.failure is not None
+        else _write(session, loop, member, networks[member.learner.name], found.get(member.learner.name), teacher_test)
+        for member in members
+    ]
+
+
+def _test(session: Session, members: Sequence[Member]) -> tuple[dict[str, Score], Score | None]:
+    """The scores of all students on the test split by their names, and the teacher's, in one pass."""
+    batches = session.feeds.test
+    if batches is None:
+        return {}, None
+    # Agreement has no meaning where the networks tell different numbers of classes apart.
+    beside = [m for m in members if m.job.teacher is not None and m.classes == session.teacher_classes]
+    alone = [m for m in members if m not in beside]
+    found = dict(
+        zip((m.learner.name for m in alone), scores([m.learner.predict for m in alone], batches()), strict=True)
+    )
+    teacher_test: Score | NonFiniteError | None = None
+    if beside:
+        teacher = _Once(session.teacher_logits("test"))
+        *ours, teacher_test = scores([*(m.learner.predict for m in beside), teacher], batches(), teacher)
+        found |= zip((m.learner.name for m in beside), ours, strict=True)
+    for score in (*found.values(), teacher_test):
+        if isinstance(score, NonFiniteError):
+            raise score
+    assert not isinstance(teacher_test, NonFiniteError)
+    return {name: score for name, score in found.items() if isinstance(score, Score)}, teacher_test
+
+
+class _Once:
+    """A network's logits for a batch, computed once however many ask."""
+
+    def __init__(self, predict: Callable[[Batch], Tensor]) -> None:
+        self._predict = predict
+        self._last: tuple[Batch, Tensor] | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if self._last is None or self._last[0] is not batch:
+            self._last = batch, self._predict(batch)
+        return self._last[1]
+
+
+def _write(
+    session: Session, loop: Loop, member: Member, network: nn.Module, test: Score | None, teacher_test: Score | None
+) -> Distilled:
+    learner, taught = member.learner, member.job.teacher is not None
+    outcome, alone = learner.outcome, len(loop.learners) == 1
+    teacher = session.network if taught else None
+    checked = session.score_teacher() if taught and session.feeds.validation is not None else None
+    student_name = _name_of(member, network)
+    result = Result(
+        objective=str(member.plan.objective),
+        student=student_name,
+        teacher=None if teacher is None else teacher.name,
+        data=session.feeds.name,
+        seed=member.job.settings.seed,
+        epochs=session.epochs,
+        select="last" if learner.best_state is None else "best",
+        validation_last=outcome.last_accuracy,
+        validation_best=outcome.best_accuracy,
+        best_epoch=outcome.best_epoch,
+        test=None if test is None else test.as_dict(),
+        teacher_validation=None if checked is None else checked.accuracy,
+        teacher_test=teacher_test.as_dict()
+        if test is not None and test.agreement is not None and teacher_test
+        else None,
+        student_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        teacher_parameters=None if teacher is None else teacher.parameters,
+        seconds=round(loop.seconds if alone else outcome.own_seconds, 3),
+        shared_seconds=None if alone else round(loop.shared_seconds, 3),
+        shared_with=len(loop.learners),
+        memory_mb=None if alone else round((member.footprint.kept + member.footprint.passing) / 2**20, 1),
+        peak_memory_mb=peak_memory_mb(session.device),
+        device=device_name(session.device),
+        processes=session.accelerator.num_processes,
+        versions=versions(),
+        command=command_line(),
+        finished=now(),
+    )
+    if member.runs is not None and session.accelerator.is_main_process:
+        # With a new classifier the old one is gone from the network, and does not belong in the file.
+        state = network.state_dict() if isinstance(network, Projected) else learner.kept_state
+        _keep(session, member, state, student_name, result, member.runs)
+    return Distilled(network, result, None if member.runs is None else member.runs.path)
+
+
+def _name_of(member: Member, network: nn.Module) -> str:
+    """The text that makes the finished student again."""
+    if not isinstance(network, Projected):
+        return member.network.name
+    tapped = member.network.tapped
+    assert tapped.classifier is not None
+    path = tapped.paths["embedding_map"]["embedding_map"]
+    return projected_name(member.network.name, path, tapped.classifier, network.head)
+
+
+def _keep(
+    session: Session, member: Member, state: dict[str, Tensor], student_name: str, result: Result, runs: RunFolder
+) -> None:
+    from limbeck.report.card import model_card
+
+    metadata = card(student_name, session.feeds.data, member.network.preprocess)
+    save_weights(state, runs.path / STUDENT, metadata)
+    runs.write_text("README.md", model_card(result, session.feeds.classes, read_card(runs.path / STUDENT)))
+    runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")
+
+
+def _default_name(plan: Plan) -> str:
+    job = plan.job
+    label = job.objective if isinstance(job.objective, str) else str(plan.objective)
     method = "alone" if job.teacher is None else label
-    return run_name(job.settings.data, student, method, job.settings.seed)
-
-
-class _Session:
-    """One run, from networks to result."""
-
-    def __init__(
-        self,
-        job: Job,
-        objective: Objective,
-        stages: list[Stage],
-        accelerator: Accelerator,
-        runs: RunFolder | None,
-        callbacks: Sequence[Callback],
-        say: Callable[[str], None],
-        networks: list[Network],
-    ) -> None:
-        self.job, self.objective, self.accelerator, self.runs = job, objective, accelerator, runs
-        self.callbacks, self.say, self.settings = callbacks, say, job.settings
-        self.device: torch.device = accelerator.device
-        self.feeds = self._feeds()
-        self.epochs = self.settings.epochs or self._usual_epochs()
-        self.stages = [*stages[:-1], Stage(stages[-1].objective, self.epochs)]
-        self.probe = next(iter(self.feeds.train.epoch(0))).to(self.device)
-        self.needs = frozenset[str]().union(*(stage.objective.needs for stage in stages))
-        self.student = self._student()
-        networks.append(self.student)
-        self.teacher = self._teacher()
-        if self.teacher is not None:
-            networks.append(self.teacher)
-        connect(self.student, self.teacher, self.probe, needs=self.needs, taps=self.job.distill.taps, say=self.say)
-
-    # -- parts ---------------------------------------------------------------------------------------------------------
-
-    def _feeds(self) -> Feeds:
-        data = self.job.data
-        if isinstance(data, Loaders):
-            return loader_feeds(data.train, data.validation, data.test, self.settings, self.device)
-        if data is None:
-            # The first process downloads what is missing; the others read it from the disk then.
-            with self.accelerator.main_process_first():
-                data = read_data(self.settings)
-        feeds = image_feeds(data, self.settings, self.device)
-        assert feeds.data is not None
-        splits = {"train": feeds.data.train, "validation": feeds.data.val, "test": feeds.data.test}
-        sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
-        self.say(f"data        {feeds.name}: {sizes} images, {len(feeds.data.classes)} classes; views {feeds.views}")
-        return feeds
-
-    def _usual_epochs(self) -> int:
-        if self.feeds.data is None:
-            raise SettingError("epochs is not given; a loader of your own has no usual number.")
-        return self.feeds.data.recipe.epochs
-
-    def _student(self) -> Network:
-        who = "student" if self.job.teacher is not None else "model"
-        student = open_network(
-            self.job.student,
-            who=who,
-            data=self.feeds.data,
-            probe=self.probe,
-            device=self.device,
-            classifier=self.job.distill.student_classifier,
-            embedding=bool(self.needs & {"embedding", "classifier", "embedding_map"}),
-        )
-        if self.settings.gradient_checkpointing:
-            checkpoint_gradients(student.tapped.network, student.name)
-        if self.settings.channels_last:
-            student.tapped.to(memory_format=torch.channels_last)
-        self.say(f"{who:<11} {student.name}: {student.parameters:,} parameters")
-        return student
-
-    def _teacher(self) -> Network | None:
-        if self.job.teacher is None:
-            return None
-        teacher = open_network(
-            self.job.teacher,
-            who="teacher",
-            data=self.feeds.data,
-            probe=self.probe,
-            device=self.device,
-            classifier=self.job.distill.teacher_classifier,
-            embedding=bool(self.needs & {"embedding", "classifier", "embedding_map"}),
-            image_size=self.job.distill.teacher_size,
-        )
-        if teacher.tapped.network is self.student.tapped.network:
-            raise SettingError("teacher and student are the same module; the teacher must stay as it is.")
-        if self.settings.channels_last:
-            teacher.tapped.to(memory_format=torch.channels_last)
-        ratio = teacher.parameters / max(1, self.student.parameters)
-        self.say(f"teacher     {teacher.name}: {teacher.parameters:,} parameters, {ratio:.1f} times the student's")
-        return teacher
-
-    # -- the run -------------------------------------------------------------------------------------------------------
-
-    def run(self) -> Distilled:
-        task = self._task()
-        teacher: Teacher = NoTeacher() if self.teacher is None else FrozenTeacher(self.teacher.tapped)
-        if self.settings.compile and self.teacher is not None:
-            self.teacher.tapped.compile()
-        signals = probe_signals(self.student.tapped, teacher, task, self.probe)
-        check_classes(
-            dict(zip(("student", "teacher"), signals, strict=True)), self.feeds.classes, self.feeds.name, self.probe
-        )
-        self._build_objectives(*signals)
-        assert signals[0].logits is not None
-        classes = signals[0].logits.shape[-1]
-        del signals  # feature maps among them, which would stay in memory throughout
-        trainable = Trainable(self.student.tapped, self.stages).to(self.device)
-        self.say(f"objective   {self.objective}")
-        needed = any(stage.objective.needs_teacher for stage in self.stages)
-        loop = self._loop(trainable, task, teacher if needed else NoTeacher(), classes)
-        teacher_score = self._score_teacher(task, teacher, classes)
-        if self.runs is not None and self.runs.resumed:
-            resumed = loop.resume()
-            self.runs.drop_metrics_after(loop.position.step if resumed else -1)
-            self.say(
-                f"resumed     at step {loop.position.step}"
-                if resumed
-                else "resumed     from the start: no checkpoint yet"
-            )
-        if self.runs is not None:
-            self.runs.settle()
-        outcome = loop.run()
-        network = loop.finish()
-        return self._write(network, loop, task, teacher, teacher_score, outcome)
-
-    def _build_objectives(self, student: Signals, teacher: Signals) -> None:
-        if "index" in self.needs:
-            if self.feeds.data is None:
-                raise SettingError(
-                    f"'{self.objective}' needs to know the whole training set, its labels and each sample's place in it: "
-                    "give the data by name or as ImageData instead of a loader of your own."
-                )
-            labels = self.feeds.data.train.labels_by_index()
-            for stage in self.stages:
-                stage.objective.set_training_labels(labels)
-        student = replace(student, constants=constants(self.student, self.probe))
-        if self.teacher is not None:
-            teacher = replace(teacher, constants=constants(self.teacher, self.probe))
-        build_objectives(self.stages, student, teacher, self.probe)
-
-    def _task(self) -> VisionTask:
-        shared = self.student.preprocess if self.teacher is None else share_preprocess(self.student, self.teacher)
-        return VisionTask(self.student.preprocess, shared, self.settings.channels_last)
-
-    def _loop(self, trainable: Trainable, task: VisionTask, teacher: Teacher, classes: int) -> Loop:
-        return Loop(
-            trainable=trainable,
-            stages=self.stages,
-            teacher=teacher,
-            task=task,
-            batches=self.feeds.train,
-            validation=self.feeds.validation,
-            settings=self.settings,
-            accelerator=self.accelerator,
-            classes=classes,
-            folder=None if self.runs is None else self.runs.path,
-            on_metrics=self._on_metrics,
-            callbacks=[*self._trackers(), *self.callbacks],
-        )
-
-    def _trackers(self) -> list[Callback]:
-        from limbeck.engine.trackers import Trackers
-
-        if not self.settings.trackers:
-            return []
-        folder = self.settings.runs_dir if self.runs is None else self.runs.path
-        return [Trackers(self.accelerator, self.settings, folder)]
-
-    def _on_metrics(self, record: dict[str, Any]) -> None:
-        if self.runs is not None:
-            self.runs.append_metrics(record)
-
-    def _score_teacher(self, task: VisionTask, teacher: Teacher, classes: int) -> Score | None:
-        if self.teacher is None:
-            return None
-        try:
-            found = score(self._logits_of_teacher(task, teacher), self.feeds.check())
-        except NonFiniteError as error:
-            raise TeacherError(f"the teacher cannot teach: {error}") from None
-        split = "validation" if self.feeds.validation is not None else "training"
-        self.say(f"            its accuracy is {found.accuracy:.2%} on {found.count:,} {split} images")
-        if not self.job.distill.allow_weak_teacher:
-            check_above_chance(found, classes)
-        return found
-
-    def _logits_of_teacher(self, task: VisionTask, teacher: Teacher) -> Callable[[Batch], Tensor]:
-        def predict(batch: Batch) -> Tensor:
-            batch = batch.to(self.device)
-            with self.accelerator.autocast():
-                signals: Signals = teacher.signals(task.teacher_input(batch), batch)
-            assert signals.logits is not None
-            return signals.logits
-
-        return predict
-
-    # -- the result ----------------------------------------------------------------------------------------------------
-
-    def _write(
-        self,
-        network: nn.Module,
-        loop: Loop,
-        task: VisionTask,
-        teacher: Teacher,
-        teacher_score: Score | None,
-        outcome: Any,
-    ) -> Distilled:
-        with whole_parameters(loop.trainable):
-            test, teacher_test = self._test(loop, task, teacher)
-        student_name = self._name_of(network)
-        result = Result(
-            objective=str(self.objective),
-            student=student_name,
-            teacher=None if self.teacher is None else self.teacher.name,
-            data=self.feeds.name,
-            seed=self.settings.seed,
-            epochs=self.epochs,
-            select="last" if loop.best_state is None else "best",
-            validation_last=outcome.last_accuracy,
-            validation_best=outcome.best_accuracy,
-            best_epoch=outcome.best_epoch,
-            test=None if test is None else test.as_dict(),
-            teacher_validation=None
-            if teacher_score is None or self.feeds.validation is None
-            else teacher_score.accuracy,
-            teacher_test=None if teacher_test is None else teacher_test.as_dict(),
-            student_parameters=sum(parameter.numel() for parameter in network.parameters()),
-            teacher_parameters=None if self.teacher is None else self.teacher.parameters,
-            seconds=round(outcome.seconds, 3),
-            peak_memory_mb=peak_memory_mb(self.device),
-            device=device_name(self.device),
-            processes=self.accelerator.num_processes,
-            versions=versions(),
-            command=command_line(),
-            finished=now(),
-        )
-        if self.runs is not None and self.accelerator.is_main_process:
-            # With a new classifier the old one is gone from the network, and does not belong in the file.
-            state = network.state_dict() if isinstance(network, Projected) else loop.kept_state
-            self._keep(state, student_name, result, self.runs)
-        return Distilled(network, result, None if self.runs is None else self.runs.path)
-
-    def _test(self, loop: Loop, task: VisionTask, teacher: Teacher) -> tuple[Score | None, Score | None]:
-        if self.feeds.test is None:
-            return None, None
-        if self.teacher is None:
-            return score(loop.predict, self.feeds.test()), None
-        predict = self._logits_of_teacher(task, teacher)
-        if teacher_logits_differ(loop, predict, self.probe):
-            return score(loop.predict, self.feeds.test()), None
-        return score(loop.predict, self.feeds.test(), predict), score(predict, self.feeds.test())
-
-    def _name_of(self, network: nn.Module) -> str:
-        """The text that makes the finished student again."""
-        if not isinstance(network, Projected):
-            return self.student.name
-        path = self.student.tapped.paths["embedding_map"]["embedding_map"]
-        assert self.student.tapped.classifier is not None
-        return projected_name(self.student.name, path, self.student.tapped.classifier, network.head)
-
-    def _keep(self, state: dict[str, Tensor], student_name: str, result: Result, runs: RunFolder) -> None:
-        from limbeck.report.card import model_card
-
-        metadata = card(student_name, self.feeds.data, self.student.preprocess)
-        save_weights(state, runs.path / STUDENT, metadata)
-        runs.write_text("README.md", model_card(result, self.feeds.classes, read_card(runs.path / STUDENT)))
-        runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")
-
-
-def teacher_logits_differ(loop: Loop, predict: Callable[[Batch], Tensor], probe: Batch) -> bool:
-    """Whether the two networks tell different numbers of classes apart, so that agreement has no meaning."""
-    with torch.no_grad():
-        return loop.predict(probe).shape[-1] != predict(probe).shape[-1]
+    return run_name(job.settings.data, job.student_name, method, job.settings.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class LimbeckError(Exception):
@@ -49,6 +50,12 @@ class TeacherError(LimbeckError):
     exit_code = 2
 
 
+class CacheError(LimbeckError, ValueError):
+    """A teacher cache is of something else, damaged, unfinished, written by another process, or has no room."""
+
+    exit_code = 2
+
+
 class RunFolderError(LimbeckError):
     """A run folder exists already, or does not belong to the run that wants to go on in it."""
 
@@ -66,6 +73,20 @@ class MissingExtraError(LimbeckError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package '{package}'. Install it with: pip install 'limbeck[{extra}]'")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a student of a comparison ended before the others: a sentence, its step, and the time; None for what is not told."""
+
+    reason: str
+    step: int | None = None
+    when: str | None = None
+
+    def __str__(self) -> str:
+        at = f"at step {self.step}" if self.step is not None else ""
+        told = ", ".join(part for part in (at, self.when) if part)
+        return f"{self.reason} ({told})" if told else self.reason
 
 
 def nearest(value: str, accepted: Iterable[str]) -> str | None:

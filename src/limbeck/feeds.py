@@ -26,6 +26,7 @@ from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
 from limbeck.errors import DataError, SettingError
 from limbeck.signals import Batch, Batches
+from limbeck.teachers.cache import SlotBatches
 
 EvalBatches = Callable[[], Iterable[Batch]]
 
@@ -100,7 +101,14 @@ def _described(views: Views, resident: bool) -> str:
 def _training(data: ImageData, views: Sequence[Views], settings: RunSettings, device: torch.device) -> Batches:
     if data.resident:
         return ResidentBatches(
-            data.train, views, settings.batch_size, settings.seed, device=device, rank=rank(), world_size=world_size()
+            data.train,
+            views,
+            settings.batch_size,
+            settings.data_seed,
+            device=device,
+            rank=rank(),
+            world_size=world_size(),
+            cycle=settings.views,
         )
     if len(views) > 1:
         raise SettingError(
@@ -119,7 +127,7 @@ def _from_files(data: ImageData, views: Views, settings: RunSettings, device: to
         data.train,
         data.image_size,
         settings.batch_size,
-        settings.seed,
+        settings.data_seed,
         flip=views.flip,
         scale=None if views == Views() else _AREAS,
         randaugment=views.randaugment,
@@ -127,6 +135,18 @@ def _from_files(data: ImageData, views: Views, settings: RunSettings, device: to
         device=device,
         rank=rank(),
         world_size=world_size(),
+        cycle=settings.views,
+    )
+
+
+def unchanged_batches(data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device) -> SlotBatches:
+    """The samples of a split without augmentation, to be kept in a teacher cache: each has one slot, view 0."""
+    size = min(settings.batch_size, len(split))
+    if data.resident:
+        return ResidentBatches(split, Views(), size, 0, device=device, drop_last=False)
+    workers = settings.workers
+    return FileBatches(
+        split, data.image_size, size, 0, flip=False, scale=None, workers=workers, device=device, drop_last=False
     )
 
 
@@ -159,8 +179,10 @@ def loader_feeds(
 
     Raises DataError when the training loader has no batch.
     """
+    if settings.views is not None:
+        raise SettingError("views: the views of your own loader are its own; give the data by name, or as ImageData.")
     # Left on the CPU, where the loop looks at the labels before it moves the batch.
-    batches = LoaderBatches(train, seed=settings.seed, world_size=world_size())
+    batches = LoaderBatches(train, seed=settings.data_seed, world_size=world_size())
     if len(batches) == 0:
         raise DataError(
             "the training loader has no batch: its data is empty, or smaller than its batch_size while drop_last is on."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Job:
-    """What to train. ``teacher`` is None to train on labels alone; networks and objectives may be objects or text."""
+    """What to train. ``teacher`` is None to train on labels alone; networks and objectives may be objects or text.
 
-    student: str | nn.Module
+    A student may be a function that makes it, which is called after the seed is set.
+    """
+
+    student: str | nn.Module | Callable[[], nn.Module]
     teacher: str | nn.Module | None
     objective: str | Objective
     settings: RunSettings
@@ -60,7 +64,7 @@ class Job:
             else self.settings.data
         )
         words: dict[str, Any] = {"data": data}
-        student = named(self.student, type(self.student).__name__)
+        student = self.student_name
         if isinstance(self.settings, DistillSettings):
             words |= {"student": student, "teacher": named(self.teacher, type(self.teacher).__name__)}
             words |= {"objective": named(self.objective, str(objective))}
@@ -68,10 +72,51 @@ class Job:
             words |= {"model": student}
         return self.settings.model_copy(update=words)
 
+    def with_layout(self, channels_last: bool) -> Job:
+        """The same job with a memory order that was measured."""
+        return replace(self, settings=self.settings.model_copy(update={"channels_last": channels_last}))
+
+    @property
+    def student_name(self) -> str:
+        """The student's text, or its class or function."""
+        if isinstance(self.student, str):
+            return self.student
+        return type(self.student).__name__ if isinstance(self.student, nn.Module) else self.student.__name__
+
     @property
     def distill(self) -> DistillSettings:
         """The settings that only distillation has, at their defaults when there is no teacher."""
         return self.settings if isinstance(self.settings, DistillSettings) else DistillSettings()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job with its objective and stages of its own, ready to be built: one for each run."""
+
+    job: Job
+    objective: Objective
+    stages: tuple[Stage, ...]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the objectives of all stages need."""
+        return frozenset[str]().union(*(stage.objective.needs for stage in self.stages))
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any of them asks a teacher."""
+        return any(stage.objective.needs_teacher for stage in self.stages)
+
+
+def plan_of(job: Job) -> Plan:
+    """The plan of a job.
+
+    Raises:
+        SettingError: an objective does not exist, or the stages do not fit (see :func:`stages_of`).
+    """
+    # A copy, so that one objective can serve many runs: each starts with fresh heads and scales.
+    objective = copy.deepcopy(job.objective) if isinstance(job.objective, Objective) else parse_objective(job.objective)
+    return Plan(job, objective, tuple(stages_of(job, objective)))
 
 
 def job_of(settings: TrainSettings | DistillSettings) -> Job:
@@ -80,18 +125,12 @@ def job_of(settings: TrainSettings | DistillSettings) -> Job:
     Raises:
         SettingError: no model, teacher or student is named.
     """
+    settings.check_networks()
     if isinstance(settings, TrainSettings):
-        model = _required(settings.model, "model", "resnet8x4")
-        return Job(model, None, CE(label_smoothing=settings.label_smoothing), settings)
-    teacher = _required(settings.teacher, "teacher", "resnet32x4@teacher.safetensors")
-    student = _required(settings.student, "student", "resnet8x4")
-    return Job(student, teacher, settings.objective, settings)
-
-
-def _required(value: str | None, name: str, example: str) -> str:
-    if not value:
-        raise SettingError(f"{name} is not given; name a network, as in --{name} {example} ('limbeck list models').")
-    return value
+        assert settings.model is not None
+        return Job(settings.model, None, CE(label_smoothing=settings.label_smoothing), settings)
+    assert settings.student is not None
+    return Job(settings.student, settings.teacher, settings.objective, settings)
 
 
 def stages_of(job: Job, objective: Objective) -> list[Stage]:

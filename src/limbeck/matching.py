@@ -13,6 +13,10 @@ from limbeck.stages import Stages, find_embedding_map, find_preactivation, find_
 from limbeck.taps import module_at
 
 _OF_STAGES = frozenset({"features", "stages", "preactivations", "stem"})
+_NAMED = ("features", "preactivations")
+
+Names = dict[str, dict[str, str]]
+"""For each group of maps: what one network's objectives call a map, and the path at which the other records it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def connect(
     needs: frozenset[str],
     taps: Mapping[str, str],
     say: Callable[[str], None],
-) -> None:
+) -> Names:
     """Tap the feature maps that the objectives need, and say what is compared with what.
 
     With ``taps`` (student's path to teacher's path) these layers and no others are compared, in the order given. Where an
@@ -65,33 +69,60 @@ def connect(
     found and matched by themselves. Stages without a partner are recorded too, under names that no stage of the other has:
     some objectives look at all of them.
 
+    Returns:
+        What the student's objectives call the teacher's maps, for :meth:`Signals.renamed`: the teacher records each under
+        its own path, since several students can have several names for it.
+
     Raises:
         TapError: a tap names no module of its network.
     """
-    groups: list[str] = [group for group in ("features", "preactivations") if group in needs]
+    groups: list[str] = [group for group in _NAMED if group in needs]
     if "stages" in needs and "features" not in groups:
         groups.append("features")
+    names: Names = {group: {} for group in _NAMED}
     for number, (ours, theirs) in enumerate(taps.items()):
         if teacher is not None:
             say(f"{'taps' if number == 0 else '':<11} {ours} with the teacher's {theirs}, as given")
         for group in groups or ["features"]:
             student.tapped.record(group, ours, _form_of(student, ours, group, probe))
             if teacher is not None:
-                teacher.tapped.record(group, ours, _form_of(teacher, theirs, group, probe))
+                names[group][ours] = _form_of(teacher, theirs, group, probe)
     if "embedding_map" in needs:
         for network in (student, teacher):
             _tap_embedding_map(network, probe)
-    if not needs & _OF_STAGES or (taps and "stem" not in needs):
-        return
+    if needs & _OF_STAGES and (not taps or "stem" in needs):
+        _connect_stages(student, teacher, probe, needs, groups if not taps else [], names, say)
+    if teacher is not None:
+        for group, paths in names.items():
+            for path in paths.values():
+                teacher.tapped.record(group, path, path)
+    return names
+
+
+def _connect_stages(
+    student: Network,
+    teacher: Network | None,
+    probe: Batch,
+    needs: frozenset[str],
+    groups: list[str],
+    names: Names,
+    say: Callable[[str], None],
+) -> None:
     found = [_stages(network, probe) for network in (student, teacher) if network is not None]
     if "stem" in needs:
         for network, stages in zip((student, teacher), found, strict=False):
             if network is not None and stages.stem is not None:
                 network.tapped.record("stem", "stem", stages.stem)
-    if not taps:
-        _tap_stages(student, teacher, found, groups, probe)
-        if teacher is not None:
-            _tell(found[0], found[1], _matched(student, teacher, found, probe), say)
+    if not groups:
+        return
+    match = None if teacher is None else _matched(student, teacher, found, probe)
+    for group in groups:
+        for path, form in zip(found[0].paths, _paths(found[0], group), strict=True):
+            student.tapped.record(group, path, form)
+        if match is not None:
+            names[group] |= _names_of(found[0], found[1], match, group)
+    if match is not None:
+        _tell(found[0], found[1], match, say)
 
 
 def _form_of(network: Network, path: str, group: str, probe: Batch) -> str:
@@ -118,20 +149,13 @@ def _matched(student: Network, teacher: Network, found: list[Stages], probe: Bat
     return match_stages(found[0], found[1], sides[0], sides[1])
 
 
-def _tap_stages(
-    student: Network, teacher: Network | None, found: list[Stages], groups: list[str], probe: Batch
-) -> None:
-    names = dict(enumerate(found[0].paths))
-    partners: dict[int, str] = {}
-    if teacher is not None:
-        partners = {other: names[one] for one, other in _matched(student, teacher, found, probe).pairs}
-    for group in groups:
-        for number, path in enumerate(_paths(found[0], group)):
-            student.tapped.record(group, names[number], path)
-        if teacher is not None:
-            for number, path in enumerate(_paths(found[1], group)):
-                # A colon stands in no module's name.
-                teacher.tapped.record(group, partners.get(number, f"teacher:{found[1].paths[number]}"), path)
+def _names_of(student: Stages, teacher: Stages, match: Match, group: str) -> dict[str, str]:
+    partners = {other: student.paths[one] for one, other in match.pairs}
+    # A colon stands in no module's name.
+    return {
+        partners.get(number, f"teacher:{teacher.paths[number]}"): form
+        for number, form in enumerate(_paths(teacher, group))
+    }
 
 
 def _paths(stages: Stages, group: str) -> tuple[str, ...]:
@@ -151,16 +175,19 @@ def _named(stages: Stages, number: int) -> str:
     return f"{stages.paths[number]} ({'×'.join(map(str, stages.shapes[number]))})"
 
 
-def constants(network: Network, probe: Batch) -> dict[str, Tensor]:
-    """What objectives may know of a network beside its answers: its classifier's weights and the norms before its maps."""
+def constants(network: Network, probe: Batch, preactivations: Mapping[str, str]) -> dict[str, Tensor]:
+    """What objectives may know of a network beside its answers: its classifier's weights and the norms before its maps.
+
+    ``preactivations`` are the maps' paths by the names that the objectives use.
+    """
     tapped = network.tapped
     found: dict[str, Tensor] = {}
     if tapped.classifier is not None:
         found |= _linear(module_at(tapped.network, tapped.classifier))
-    if tapped.paths["preactivations"]:
+    if preactivations:
         stages = _stages(network, probe)
         norms = dict(zip(stages.preactivations, stages.norms, strict=True))
-        for name, path in tapped.paths["preactivations"].items():
+        for name, path in preactivations.items():
             norm_path = norms.get(path)
             if norm_path is not None:
                 norm = module_at(tapped.network, norm_path)

@@ -18,6 +18,7 @@ from limbeck.errors import RunFolderError
 from limbeck.files import atomic_path
 
 CONFIG, METRICS, RESULT, STUDENT = "config.yaml", "metrics.jsonl", "result.json", "student.safetensors"
+FAILURE = "failure.json"
 
 # How a run is started, not what it is: these may differ when it is resumed.
 _NOT_PART_OF_THE_RUN = {
@@ -30,11 +31,16 @@ _NOT_PART_OF_THE_RUN = {
     "download",
     "log_steps",
     "data_dir",
+    "group_size",
+    "teacher_cache",
+    "cache_check",
 }
 
 
 class RunFolder:
     """The folder of one run. A folder that exists is opened only with ``resume`` and emptied only with ``overwrite``.
+
+    channels_last: the setting, or what was measured when a resumed run began; None where it is still to be measured.
 
     Of several processes the first makes the folder and is the only one that writes; the others learn how it went.
 
@@ -45,6 +51,7 @@ class RunFolder:
     def __init__(self, settings: RunSettings, default_name: str) -> None:
         self.path = settings.runs_dir / (settings.name or default_name)
         self.resumed = False
+        self.channels_last = settings.channels_last
         self._replaced: Path | None = None
         problem: RunFolderError | None = None
         if rank() == 0:
@@ -53,9 +60,9 @@ class RunFolder:
             except RunFolderError as error:
                 problem = error
         if world_size() > 1:
-            told: list[Any] = [(problem, self.resumed)]
+            told: list[Any] = [(problem, self.resumed, self.channels_last)]
             dist.broadcast_object_list(told)
-            problem, self.resumed = told[0]
+            problem, self.resumed, self.channels_last = told[0]
         if problem is not None:
             raise problem
 
@@ -88,6 +95,9 @@ class RunFolder:
 
     def _check_same(self, settings: RunSettings) -> None:
         before = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        if self.channels_last is None:  # what was measured then holds on
+            self.channels_last = before.get("channels_last")
+            settings = settings.model_copy(update={"channels_last": self.channels_last})
         now = yaml.safe_load(self._config(settings))
         keys = (before.keys() | now.keys()) - _NOT_PART_OF_THE_RUN
         changed = [
@@ -113,6 +123,11 @@ class RunFolder:
         """Write a file whole or not at all."""
         with atomic_path(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+    def record(self, settings: RunSettings) -> None:
+        """Write down settings that were chosen after the folder was made."""
+        if rank() == 0:
+            self.write_text(CONFIG, self._config(settings))
 
     def settle(self) -> None:
         """Delete the run that this one replaces: everything was checked and training begins."""
@@ -160,6 +175,10 @@ class Result:
 
     validation_last, validation_best: of the validation split, after the last epoch and at its best. test: figures of the
     student that was kept (``select`` says which), read once. teacher: the teacher's figures on the same test split.
+
+    seconds: of the whole run; where ``shared_with`` students shared a pass over the data, those that this one took alone,
+    and ``shared_seconds`` those of the data and the teacher's answers that all of them shared. memory_mb: what this student
+    took in such a pass, in MiB, by its tensors.
     """
 
     objective: str
@@ -181,6 +200,9 @@ class Result:
     peak_memory_mb: float
     device: str
     processes: int
+    shared_seconds: float | None = None
+    shared_with: int = 1
+    memory_mb: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""

@@ -53,6 +53,17 @@ class Signals:
         """A copy cut off from the autograd graph."""
         return self.map(Tensor.detach)
 
+    def renamed(self, names: Mapping[str, Mapping[str, str]]) -> Signals:
+        """A copy whose maps have other names: for "features" and "preactivations", new name to present one.
+
+        Maps that are not named are left out.
+        """
+        return replace(
+            self,
+            features={new: self.features[name] for new, name in names.get("features", {}).items()},
+            preactivations={new: self.preactivations[name] for new, name in names.get("preactivations", {}).items()},
+        )
+
     def available(self) -> set[str]:
         """Names of the signals that are present: the names of the fields, and ``classifier`` for its weights."""
         names = {part.name for part in fields(self)} - {"constants"}

@@ -59,15 +59,16 @@ class Tapped(nn.Module):
             self._hook(_EMBEDDING, classifier, of_input=True)
 
     def record(self, group: str, name: str, path: str) -> None:
-        """Record one more map from now on; not once the module is compiled.
+        """Record one more map from now on; not once the module is compiled. What is recorded already stays as it is.
 
         Args:
             group: the field of the signals: "features", "preactivations", "stem" or "embedding_map".
             name: the name under which it is recorded there; for the last two the field's own name.
             path: a module's path for its output, or ``PATH:input`` for its input.
         """
-        self._hook(f"{group}:{name}", path.removesuffix(_INPUT), of_input=path.endswith(_INPUT))
-        self.paths[group][name] = path
+        if self.paths[group].get(name) != path:
+            self._hook(f"{group}:{name}", path.removesuffix(_INPUT), of_input=path.endswith(_INPUT))
+            self.paths[group][name] = path
 
     def _hook(self, key: str, path: str, *, of_input: bool) -> None:
         module = module_at(self.network, path)

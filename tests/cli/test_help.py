@@ -12,7 +12,7 @@ from limbeck import __version__
 from limbeck.cli.arguments import arguments_of, settings_of
 from limbeck.cli.groups import heading
 from limbeck.cli.verbs import VERBS, Verb, load
-from limbeck.config import DistillSettings, TrainSettings
+from limbeck.config import CompareSettings, DistillSettings, TrainSettings
 
 from .conftest import Run
 
@@ -41,7 +41,7 @@ def test_help_of_a_verb_names_its_settings(limbeck: Run, verb: Verb) -> None:
     for name in settings_of(verb).model_fields:
         if name in verb.positional:
             assert name.upper() in said.out
-        elif name not in ("stages", "as_json"):
+        elif name not in ("stages", "members", "as_json"):
             assert f"--{name.replace('_', '-')}" in said.out
     assert max(map(len, said.out.splitlines())) <= 100
     assert all(command.splitlines()[0].strip() in said.out for _, command in verb.examples)
@@ -54,7 +54,10 @@ def test_the_handler_exists(verb: Verb) -> None:
 
 
 def test_every_setting_of_a_run_has_a_heading() -> None:
-    fields = {*TrainSettings.model_fields, *DistillSettings.model_fields} - {"stages"}
+    fields = {*TrainSettings.model_fields, *DistillSettings.model_fields, *CompareSettings.model_fields} - {
+        "stages",
+        "members",
+    }
     assert [name for name in fields if heading(name) is None] == []  # add it to limbeck/cli/groups.py
 
 

@@ -66,7 +66,23 @@ def test_report_compares_runs(limbeck: Run, work: Path) -> None:
     value = json.loads(limbeck("report", "runs/teacher", "--output", "page.html", "--json").out)
     assert value["rows"][0]["student"] == "convnet_tiny"
     assert (work / "page.html").is_file()
+    assert value["tables"] == []
     assert "page.html" in limbeck("report", "runs/teacher", "--output", "page.html").out
+
+
+def test_report_writes_its_table_in_four_formats(limbeck: Run, work: Path) -> None:
+    words = ["report", "runs/teacher", "--output", "page.html", "--tables", "tables/new"]
+    said = limbeck(*words, "--json")
+    value = json.loads(said.out)
+    assert [Path(path) for path in value["tables"]] == [
+        Path("tables/new") / f"table{suffix}" for suffix in (".md", ".csv", ".tex", ".json")
+    ]
+    assert json.loads((work / "tables/new/table.json").read_text())["rows"] == value["rows"]
+    assert "table.tex" in " ".join(limbeck(*words).out.split())
+    (work / "taken").write_text("")
+    refused = limbeck("report", "runs/teacher", "--output", "page.html", "--tables", "taken")
+    assert refused.code == 2
+    assert "the table cannot be written to" in no_traceback(refused)[0]
 
 
 def test_demo_in_small(limbeck: Run, work: Path) -> None:

@@ -14,8 +14,10 @@ import yaml
 from limbeck.cli import main
 from limbeck.cli.arguments import parse
 from limbeck.cli.verbs import VERBS
-from limbeck.config import DistillSettings, TrainSettings
+from limbeck.config import CompareSettings, DistillSettings, TrainSettings
+from limbeck.contest import contest_of, entries_of
 from limbeck.objectives import parse_objective
+from limbeck.objectives.expand import expand_objectives
 from limbeck.plugins import load_plugins
 from limbeck.testing import check_objective
 
@@ -69,6 +71,8 @@ def test_commands_on_a_page_are_understood(page: str, desk: Path, capsys: pytest
         load_plugins(getattr(settings, "plugins", []))
         if isinstance(settings, DistillSettings):
             assert parse_objective(settings.objective)
+        if isinstance(settings, CompareSettings):
+            assert expand_objectives(settings.objectives)
         if words[0] in _QUICK and "timm" not in " ".join(words):
             assert main(words) == 0, capsys.readouterr().err
 
@@ -77,7 +81,10 @@ def test_commands_on_a_page_are_understood(page: str, desk: Path, capsys: pytest
 def test_settings_on_a_page_are_settings(page: str) -> None:
     for block in blocks(ROOT / page, "yaml"):
         values = yaml.safe_load(block.text)
-        made = (TrainSettings if "model" in values else DistillSettings).make(values)
+        kinds = {"model": TrainSettings, "objectives": CompareSettings}
+        made = next((kind for name, kind in kinds.items() if name in values), DistillSettings).make(values)
+        if isinstance(made, CompareSettings):
+            assert entries_of(contest_of(made))
         if isinstance(made, DistillSettings):
             assert parse_objective(made.objective)
             assert all(parse_objective(stage.objective) for stage in made.stages)

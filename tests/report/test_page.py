@@ -113,6 +113,44 @@ def test_unfinished_and_damaged_runs_are_named_and_counted(runs: Path, tmp_path:
         assert str(runs / name) in words
 
 
+def test_failed_runs_are_listed_with_their_reason_and_not_as_unfinished(runs: Path, tmp_path: Path) -> None:
+    folder = runs / "many"
+    write_run(folder / "kd-seed0", None)
+    (folder / "config.yaml").write_text("objectives: [kd]\n")
+    (folder / "kd-seed0" / "failure.json").write_text(
+        '{"reason": "loss <b>NaN</b> & more", "step": 7, "when": "today"}'
+    )
+    write_report([runs], tmp_path / "report.html")
+    checker = _check((tmp_path / "report.html").read_text(encoding="utf-8"))
+    words = " ".join(checker.words)
+    assert "Failed runs: 1" in words
+    assert "many/kd-seed0 : loss <b>NaN</b> & more (at step 7, today)" in words
+    assert "Unfinished runs: 1" in words
+    assert [name for name, count in checker.ids.items() if count > 1] == []
+
+
+def test_intervals_and_warnings_stand_on_the_page(runs: Path, tmp_path: Path) -> None:
+    write_report([runs], tmp_path / "report.html")
+    words = " ".join(_check((tmp_path / "report.html").read_text(encoding="utf-8")).words)
+    for text in ("95 % interval", "verdict", "p (Holm)", "Few seeds: with 2 pairs an interval is wide"):
+        assert text in words
+
+
+def test_students_of_several_sizes_make_a_figure_of_accuracy_against_size(runs: Path, tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.76, 0.78)):
+        larger = make_result("ce() + icd()", seed, accuracy, student="middle", student_parameters=25_000)
+        write_run(runs / f"larger-{seed}", larger)
+    write_report([runs], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    labels = [str(image["aria-label"]) for image in _check(text).images]
+    (told,) = [label for label in labels if "against parameters" in label]
+    assert "icd: 71.0 % at 1,000, 77.0 % at 25,000" in told
+    assert "student alone: 62.0 % at 1,000" in told
+    drawn = next(svg for svg in re.findall(r"<svg role.*?</svg>", text, flags=re.DOTALL) if "against parameters" in svg)
+    assert ">10k<" in drawn
+    assert not re.search(r"#[0-9a-f]{6}\b", drawn), "a colour that does not follow the page"
+
+
 def test_the_page_holds_commands_settings_and_versions(runs: Path, tmp_path: Path) -> None:
     write_report([runs], tmp_path / "report.html")
     words = " ".join(_check((tmp_path / "report.html").read_text(encoding="utf-8")).words)
@@ -133,7 +171,9 @@ def test_the_headline_keeps_to_what_was_measured() -> None:
     main, sure = headline(summarise(results))
     assert main == "icd keeps 96 % of the teacher's accuracy at 1/200 of its parameters"
     assert "77.00 ± 1.41 %" in sure
-    assert "Against student alone: +16.50 ± 0.71 points, paired over 2 seeds." in sure
+    # 0.5 points of standard error, times Student's t of 12.706 at one degree of freedom.
+    assert "student alone: +16.50 ± 0.71 points, paired over 2 seeds, 95 % interval +10.15 to +22.85: better." in sure
+    assert "with 2 pairs an interval is wide, 9.0 standard deviations" in sure
 
 
 @pytest.mark.parametrize(("accuracy", "share"), [(0.797, "99.6 %"), (0.8, "100 %"), (0.82, "102 %")])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from limbeck.errors import Failure
 from limbeck.report.curves import loss_curves, validation_curve
 from limbeck.report.read import Run, find_runs, read_run, variants
 
@@ -33,6 +35,75 @@ def test_an_unfinished_run_says_how_far_it_came(runs: Path) -> None:
     assert run.result is None
     assert run.progress() == "step 20, epoch 2 of 3, validation accuracy 40.00%"
     assert Run(runs).progress() == "no step logged yet"
+
+
+def _comparison(folder: Path, **members: str) -> Path:
+    """A comparison's folder: settings of its own, and a run below it for each member that finished, failed or goes on."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("objectives: [kd, icd]\nseeds: 1\n")
+    for name, state in members.items():
+        result = make_result("kd()", 0, 0.5) if state == "finished" else None
+        member = write_run(folder / name, result, settings={"objective": name})
+        if state == "failed":
+            (member / "failure.json").write_text(json.dumps(_FAILURE))
+    return folder
+
+
+_FAILURE = {"reason": "the term 'kd' became NaN.", "step": 12, "when": "2026-01-01T00:00:00Z"}
+
+
+def test_the_runs_of_a_comparison_stand_for_it(tmp_path: Path) -> None:
+    folder = _comparison(tmp_path / "runs" / "many", kd="finished", icd="failed", crd="unfinished")
+    alone = write_run(tmp_path / "runs" / "alone", make_result("ce()", 0, 0.5, teacher=None))
+    members = [folder / name for name in ("crd", "icd", "kd")]
+    assert find_runs([folder]) == members
+    assert find_runs([tmp_path / "runs"]) == [alone, *members]
+    assert find_runs([tmp_path / "runs", folder, members[2]]) == [alone, *members]
+    assert [read_run(path).name for path in (alone, members[2])] == ["alone", "many/kd"]
+
+
+def test_a_comparison_that_has_not_begun_is_named_as_such(tmp_path: Path) -> None:
+    folder = _comparison(tmp_path / "many")
+    assert find_runs([folder]) == [folder]
+    assert read_run(folder).problem == "it is a comparison of which no run has begun"
+
+
+def test_a_failed_member_says_why(tmp_path: Path) -> None:
+    folder = _comparison(tmp_path / "many", kd="failed", icd="finished")
+    run = read_run(folder / "kd")
+    assert (run.result, run.problem) == (None, None)
+    assert run.failure is not None
+    assert (run.failure.reason, run.failure.step) == ("the term 'kd' became NaN.", 12)
+    assert str(run.failure) == "the term 'kd' became NaN. (at step 12, 2026-01-01T00:00:00Z)"
+    assert str(Failure("too large")) == "too large"
+    (folder / "icd" / "failure.json").write_text(json.dumps(_FAILURE))
+    finished = read_run(folder / "icd")
+    assert finished.failure is None
+    assert finished.result is not None
+
+
+def test_a_failure_whose_files_are_damaged_stays_a_failure(tmp_path: Path) -> None:
+    folder = _comparison(tmp_path / "many", kd="failed")
+    (folder / "kd" / "metrics.jsonl").write_bytes(b"\xff")
+    run = read_run(folder / "kd")
+    assert run.problem is None
+    assert run.failure is not None
+    for text in ("", "[]", "{}", '{"reason": 3}', "\xff"):
+        (folder / "kd" / "failure.json").write_text(text, encoding="latin-1")
+        assert "damaged" in str(read_run(folder / "kd").failure)
+
+
+def test_a_member_that_failed_before_it_had_settings_is_found(tmp_path: Path) -> None:
+    folder = _comparison(tmp_path / "many", kd="finished")
+    (folder / "icd").mkdir()
+    (folder / "icd" / "failure.json").write_text('{"reason": "out of memory"}')
+    assert find_runs([folder]) == [folder / "icd", folder / "kd"]
+    assert str(read_run(folder / "icd").failure) == "out of memory"
+
+
+def test_the_seed_of_the_order_makes_no_other_method(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(n), make_result("kd()", n, 0.5), settings={"order_seed": n}) for n in range(2)]
+    assert variants([read_run(path) for path in runs]) == ["", ""]
 
 
 def test_only_settings_that_make_another_method_set_runs_apart(tmp_path: Path) -> None:

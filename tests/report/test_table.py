@@ -11,7 +11,8 @@ from rich.console import Console
 
 from limbeck.objectives import parse_objective, presets
 from limbeck.report.names import method_label, short_expression
-from limbeck.report.table import Stat, columns, markdown, rich_table, summarise
+from limbeck.report.statistics import Stat
+from limbeck.report.table import columns, markdown, note, rich_table, summarise, warning
 from limbeck.runs import Result
 
 from .conftest import TEACHER_ACCURACY, make_result
@@ -116,7 +117,7 @@ def test_networks_data_epochs_and_variants_are_told_apart() -> None:
     rows = [row for row in summarise(results, ["", "", "", "", "lr=1"]) if not row.is_teacher]
     assert len(rows) == len({(row.label, row.student, row.data) for row in rows}) == 5
     assert "kd() · lr=1 · 3 epochs" in [row.label for row in rows]
-    assert [column.title for column in columns(rows)][-2:] == ["network", "data"]
+    assert [column.title for column in columns(rows)][:4] == ["method", "network", "data", "n"]
 
 
 def test_the_teachers_own_training_is_not_a_student_alone() -> None:
@@ -126,8 +127,8 @@ def test_the_teachers_own_training_is_not_a_student_alone() -> None:
 
 def test_markdown_says_what_a_missing_deviation_means() -> None:
     text = markdown(summarise([*_results(), make_result("kd()", 0, 0.5)]))
-    assert "| icd | 3 | 72.00 ± 2.00 | +10.33 ± 2.52 | 90.00 ± 2.50 |" in text
-    assert "| kd() | 1 | 50.00 ± – | – |" in text
+    assert "| icd | 3 | 72.00 ± 2.00 | +10.33 ± 2.52 | +4.08 to +16.58 | better | 0.019 | 90.00 ± 2.50 |" in text
+    assert "| kd() | 1 | 50.00 ± – | – | – | – | – |" in text
     assert "sample standard deviation (n-1)" in text
 
 
@@ -146,6 +147,63 @@ def test_rows_are_plain_values() -> None:
     values = summarise(_results())[-1].as_dict()
     assert values["label"] == "icd"
     assert values["test"]["count"] == 3
+    assert values["difference"]["verdict"] == "better"
+    assert (values["seeds"], values["scores"]) == ((0, 1, 2), tuple(ICD))
+
+
+def test_p_values_are_corrected_among_the_rows_of_one_baseline() -> None:
+    alone = [make_result("ce()", seed, value, teacher=None) for seed, value in enumerate(ALONE)]
+    kd = [make_result("kd()", seed, value) for seed, value in enumerate([0.62, 0.65, 0.61])]
+    elsewhere = [replace(result, data="cifar10") for result in _results()]
+    rows = {(row.label, row.data): row.difference for row in summarise([*_results(), *kd, *elsewhere, *alone])}
+    icd, second, other = rows["icd", "digits"], rows["kd()", "digits"], rows["icd", "cifar10"]
+    assert icd is not None
+    assert second is not None
+    assert other is not None
+    assert icd.p is not None
+    assert icd.p_holm == pytest.approx(2 * icd.p)
+    assert second.p_holm == pytest.approx(second.p)
+    assert (other.p, other.p_holm) == pytest.approx((icd.p, icd.p))
+    assert second.verdict == "not told apart"
+
+
+def _seeds(count: int) -> list[Result]:
+    alone = [make_result("ce()", seed, 0.5 + seed / 100, teacher=None) for seed in range(count)]
+    return [*alone, *(make_result("kd()", seed, 0.6 + seed**2 / 1000) for seed in range(count))]
+
+
+def test_few_seeds_are_warned_of_and_five_are_not() -> None:
+    assert "no interval" in warning(summarise(_seeds(1)))
+    for count, reach in ((2, "9.0"), (3, "2.5"), (4, "1.6")):
+        assert f"with {count} pairs an interval is wide, {reach} standard" in warning(summarise(_seeds(count)))
+        assert "no interval" not in warning(summarise(_seeds(count)))
+    assert warning(summarise(_seeds(5))) == ""
+    assert warning(summarise(_seeds(5)[:5])) == ""  # one method is compared with none
+    assert "with 3 pairs" in note(summarise(_seeds(3)))
+    assert "95 % confidence intervals" not in note(summarise(_seeds(1)))
+
+
+def test_pairs_are_shown_where_they_are_not_the_seeds() -> None:
+    titles = [column.title for column in columns(summarise(_results()))]
+    assert "95 % interval" in titles
+    assert "pairs" not in titles
+    text = markdown(summarise([*_results(), make_result("ce() + icd()", 7, 0.1)]))
+    assert "| icd | 4 | 56.50 ± 31.04 | +10.33 ± 2.52 | 3 | +4.08 to +16.58 |" in text
+
+
+def test_shared_passes_and_memory_are_columns_of_their_own() -> None:
+    assert not {"shared s", "memory MB"} & {column.title for column in columns(summarise(_results()))}
+    results = [
+        replace(result, seconds=1.0 + result.seed, shared_seconds=30.0, shared_with=6, memory_mb=12.4)
+        for result in _results()
+    ]
+    icd = summarise(results)[-1]
+    assert icd.seconds == Stat(2.0, 1.0, 3)
+    assert icd.shared_seconds == Stat(30.0, 0.0, 3)
+    assert icd.memory_mb is not None
+    text = markdown([icd])
+    assert text.splitlines()[2].endswith("| 2.0 | 30.0 by 6 | 12 |")
+    assert "Seconds are those that a student took alone" in text
 
 
 def test_nothing_makes_an_empty_table() -> None:

@@ -140,7 +140,8 @@ def _leaf(name: str, field: FieldInfo, verb: Verb, choices: bool) -> _Leaf:
         markers.append(tyro.conf.FlagCreatePairsOff)  # no recipe can turn these on, so nobody needs to turn them off
     elif repeated:
         markers.append(tyro.conf.UseAppendAction)
-    default = field.get_default(call_default_factory=True) if kind is bool else ""
+    # None, "found by itself", is no value of a flag; what is not given is left out in the end.
+    default = bool(field.get_default(call_default_factory=True)) if kind is bool else ""
     value: Any = dataclasses.field(default_factory=list) if several else dataclasses.field(default=default)
     return name, Annotated[(kind, *markers)], value
 

@@ -32,7 +32,7 @@ class Progress(Callback):
         self.loop: Loop | None = None
         self.live: Live | None = None
         self.metrics: dict[str, float] = {}
-        self.accuracy: float | None = None
+        self.accuracies: list[float] = []
         self.started = self.printed = 0.0
         self.first_step = 0
 
@@ -41,7 +41,8 @@ class Progress(Callback):
     def on_start(self, loop: Loop) -> None:
         self.loop, self.first_step = loop, loop.position.step
         self.started = self.printed = time.perf_counter()
-        self.accuracy = loop.outcome.last_accuracy
+        found = [learner.outcome.last_accuracy for learner in loop.learners]
+        self.accuracies = [accuracy for accuracy in found if accuracy is not None]
         output = self.output
         if output.err.is_terminal and output.speaks and not output.options.quiet:
             self.live = Live(console=output.err, get_renderable=self._line, refresh_per_second=4, transient=True)
@@ -53,7 +54,7 @@ class Progress(Callback):
             self._print()
 
     def on_epoch(self, loop: Loop, metrics: dict[str, float]) -> None:
-        self.accuracy = metrics.get("accuracy", self.accuracy)
+        self.accuracies = [v for name, v in metrics.items() if name.rpartition("/")[2] == "accuracy"] or self.accuracies
         self._print()
 
     def on_end(self, loop: Loop) -> None:
@@ -96,10 +97,12 @@ class Progress(Callback):
         steps = loop.position.step - self.first_step
         if steps and elapsed > 0:
             done, total = self._steps(loop)
-            parts.append(f"{steps / elapsed * loop.settings.batch_size:,.0f} images/s")
+            students = f" × {len(loop.active)} students" if len(loop.learners) > 1 else ""
+            parts.append(f"{steps / elapsed * loop.settings.batch_size:,.0f} images/s{students}")
             parts.append(f"{duration(elapsed / steps * (total - done))} left")
-        if self.accuracy is not None:
-            parts.append(f"validation {share(self.accuracy)}")
+        if self.accuracies:
+            low, high = share(min(self.accuracies)), share(max(self.accuracies))
+            parts.append(f"validation {high}" if low == high else f"validation {low} to {high}")
         if "loss" in self.metrics:  # last, as the longest: a narrow terminal cuts it
             parts.append(self._losses())
         return parts

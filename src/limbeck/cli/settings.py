@@ -46,9 +46,12 @@ class ReportSettings(Settings):
     """Compare finished runs."""
 
     runs: list[Path] = Field(
-        default=[Path("runs")], min_length=1, description="Run folders, or folders that hold run folders."
+        default=[Path("runs")], min_length=1, description="Run folders, comparisons, or folders that hold them."
     )
     output: Path = Field(default=Path("report.html"), description="The page; a file that is there is replaced.")
+    tables: Path | None = Field(
+        default=None, description="Folder for the table as Markdown, CSV, LaTeX and JSON; files there are replaced."
+    )
 
 
 class ListSettings(Settings):

@@ -35,6 +35,11 @@ FOUR_SETTINGS = (
     "                  --student resnet8x4 --objective icd+kd"
 )
 
+FIVE_OBJECTIVES = (
+    "limbeck compare --data cifar100 --teacher resnet32x4@teacher.safetensors \\\n"
+    "                  --student resnet8x4 --objectives 'kd, icd, icd+kd, crd, at' --seeds 3"
+)
+
 _ALL = (
     Verb(
         name="demo",
@@ -74,6 +79,22 @@ _ALL = (
             ("four settings are enough", FOUR_SETTINGS),
             ("settings from a file; the command line wins", "limbeck distill --config recipe.yaml --epochs 3"),
             ("go on with a run that was stopped", "limbeck distill --config runs/NAME/config.yaml --resume"),
+        ),
+    ),
+    Verb(
+        name="compare",
+        section="Work",
+        help="Teach many students of one teacher at once, and tell which differences are real.",
+        settings="limbeck.config:CompareSettings",
+        handler="limbeck.cli.compare:compare",
+        recipe=True,
+        examples=(
+            ("five objectives, three seeds each, beside the student alone", FIVE_OBJECTIVES),
+            (
+                "a student for each value",
+                "limbeck compare --config recipe.yaml --objectives 'icd(alpha=[0.1, 0.5, 1])'",
+            ),
+            ("go on with one that was stopped", "limbeck compare --config runs/NAME/config.yaml --resume"),
         ),
     ),
     Verb(

@@ -4,7 +4,7 @@ from limbeck.data.batches import FileBatches, ResidentBatches, eval_batches
 from limbeck.data.loader import LoaderBatches
 from limbeck.data.preprocess import Preprocess
 from limbeck.data.sources import SourceEntry, list_sources, register_source
-from limbeck.data.views import Views, parse_view_sets, parse_views
+from limbeck.data.views import Slots, Views, parse_view_sets, parse_views
 from limbeck.data.vision import ImageData, ImageSplit, load_data
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "LoaderBatches",
     "Preprocess",
     "ResidentBatches",
+    "Slots",
     "SourceEntry",
     "Views",
     "eval_batches",

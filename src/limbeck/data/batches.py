@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from limbeck.data.images import fit, read_rgb, to_tensor
 from limbeck.data.seeds import stream
-from limbeck.data.views import Views
+from limbeck.data.views import Slots, Views, all_views, fixed_views
 from limbeck.data.vision import ImageSplit
 from limbeck.errors import SettingError
 from limbeck.signals import Batch
@@ -87,6 +87,37 @@ def _check_share(batch_size: int, rank: int, world_size: int) -> None:
         raise SettingError(f"rank must be 0 to world_size - 1, got rank={rank}, world_size={world_size}.")
 
 
+class _Seen:
+    """Which views of its samples an epoch shows, one of each set: drawn anew, or the next of ``cycle`` fixed ones."""
+
+    def __init__(self, samples: int, counts: Sequence[int], cycle: int | None, text: str) -> None:
+        self.counts, self._cycle, self._text = counts, cycle, text
+        self.firsts = list(accumulate(counts[:-1], initial=0))
+        self._fixed: list[Tensor] = []
+        if cycle is not None:
+            self._fixed = [fixed_views(samples, count, cycle, number) for number, count in enumerate(counts)]
+
+    def ids(self, epoch: int, order: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """For each set, ids (N,) int64 of the views of the samples in ``order``."""
+        if self._cycle is None:
+            return [torch.randint(count, (len(order),), generator=generator) for count in self.counts]
+        return [fixed[order, epoch % fixed.shape[1]] for fixed in self._fixed]
+
+    @cached_property
+    def slots(self) -> Slots:
+        """All views that a sample is ever seen in; the ids of a set go on where those of the one before it end."""
+        if self._cycle is None:
+            return all_views(self.counts, self._text)
+        ids = torch.cat([fixed + first for fixed, first in zip(self._fixed, self.firsts, strict=True)], 1)
+        return Slots(ids, f"{self._text}, {self._cycle} fixed views of each sample")
+
+    def set_of(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """For ids that go on from set to set: the number of the set, and the id in it."""
+        firsts = torch.tensor(self.firsts)
+        number = torch.searchsorted(firsts, views, right=True) - 1
+        return number, views - firsts[number]
+
+
 def _resident(split: ImageSplit) -> Tensor:
     if not isinstance(split.images, Tensor):
         raise SettingError("this split holds paths of image files, not pixels; use FileBatches for it.")
@@ -107,6 +138,8 @@ class ResidentBatches:
     batch_size: global, a multiple of ``world_size``; process ``rank`` gets its contiguous part of each global batch.
     drop_last: whether the last batch is left out when it is not full; without, an epoch sees every sample but the last
     ``len(split) % world_size``, so that all processes have equally many.
+    cycle: with a number K, sample i is seen in epoch e in the (e mod K)-th of K views of its own, which are the same for
+    every seed; in all of them in turn where the views are fewer than K. None draws its view anew every epoch.
 
     Batches have inputs uint8 (B, C, H, W), labels, index and view. Raises SettingError where the settings do not fit.
     """
@@ -121,11 +154,14 @@ class ResidentBatches:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
+        cycle: int | None = None,
     ) -> None:
         images = _resident(split)
         self._plan = _Plan(len(split), batch_size, seed, rank, world_size, drop_last)
         sets = [views] if isinstance(views, Views) else views
         self.views = [each.with_size(images.shape[2], images.shape[3]) for each in sets]
+        text = f"{' | '.join(map(str, self.views))} at {images.shape[2]}×{images.shape[3]}"
+        self._seen = _Seen(len(split), [each.count for each in self.views], cycle, text)
         self.batch_size = batch_size
         self._images, self._labels, self._index = (part.to(device) for part in (images, split.labels, split.index))
 
@@ -135,20 +171,43 @@ class ResidentBatches:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """See ``Batches.epoch``."""
         positions = self._plan.positions(start)
-        order = _move(self._plan.order(number), self._images.device)
-        generator = self._plan.ids(number)
-        ids = [_move(views.draw(len(order), generator), self._images.device) for views in self.views]
-        return (self._batch(order[part], [each[part] for each in ids]) for part in map(self._plan.part, positions))
+        order = self._plan.order(number)
+        rows = _move(order, self._images.device)
+        ids = [_move(each, self._images.device) for each in self._seen.ids(number, order, self._plan.ids(number))]
+        return (self._batch(rows[part], [each[part] for each in ids]) for part in map(self._plan.part, positions))
+
+    @property
+    def slots(self) -> Slots:
+        """The views of the samples by slots. Raises SettingError when they are too many to be listed, without ``cycle``."""
+        return self._seen.slots
+
+    def at(self, parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+        """Batches of chosen samples in chosen views, to compute what is kept of each: no part of an epoch.
+
+        parts: (positions, slots) of each batch, both int64 (B,) on the CPU; positions in the split, slots as in ``slots``.
+        """
+        return (self._of_slots(positions, self.slots.views_of(positions, slots)) for positions, slots in parts)
+
+    def _of_slots(self, positions: Tensor, view: Tensor) -> Batch:
+        numbers, ids = self._seen.set_of(view)
+        rows, ids = positions.to(self._images.device), ids.to(self._images.device)
+        images = self._images.index_select(0, rows)
+        inputs = torch.empty_like(images)
+        for number, views in enumerate(self.views):
+            chosen = (numbers == number).nonzero().flatten().to(rows.device)
+            if len(chosen):
+                inputs[chosen] = views.apply(images[chosen], ids[chosen])
+        labels, index = self._labels.index_select(0, rows), self._index.index_select(0, rows)
+        return Batch(inputs, labels, index, view.to(rows.device))
 
     def _batch(self, rows: Tensor, ids: Sequence[Tensor]) -> Batch:
         images, copies = self._images.index_select(0, rows), len(self.views)
         inputs = [views.apply(images, each) for views, each in zip(self.views, ids, strict=True)]
-        firsts = accumulate((views.count for views in self.views[:-1]), initial=0)
         return Batch(
             inputs=torch.cat(inputs),
             labels=self._labels.index_select(0, rows).repeat(copies),
             index=self._index.index_select(0, rows).repeat(copies),
-            view=torch.cat([each + first for each, first in zip(ids, firsts, strict=True)]),
+            view=torch.cat([each + first for each, first in zip(ids, self._seen.firsts, strict=True)]),
             copies=copies,
         )
 
@@ -161,7 +220,8 @@ def _move(values: Tensor, device: torch.device) -> Tensor:
 class FileBatches:
     """Training batches of a split whose images are files, decoded to RGB in worker processes.
 
-    split: with paths. image_size: (H, W) of the pixels. batch_size, rank, world_size, drop_last: as in ResidentBatches.
+    split: with paths. image_size: (H, W) of the pixels. batch_size, rank, world_size, drop_last, cycle: as in
+    ResidentBatches.
     flip: whether images are mirrored at random. scale: the area that RandomResizedCrop cuts, as parts of the image; None
     cuts the centre, as ``eval_batches`` does. With neither flip nor randaugment that is the only view, and its id is 0.
     randaugment: operations of torchvision's RandAugment, 0 for none. workers: processes that decode, 0 for this one.
@@ -187,13 +247,17 @@ class FileBatches:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
+        cycle: int | None = None,
     ) -> None:
         self._plan = _Plan(len(split), batch_size, seed, rank, world_size, drop_last)
         self.batch_size, self._device = batch_size, torch.device(device)
-        self._views = _VIEW_IDS if flip or randaugment or scale is not None else 1
         self._sampler = _EpochSampler()
         files = _Files(split, _RandomTransform(image_size, flip, scale, randaugment))
         self._loader = _file_loader(files, self._sampler, workers, self._device)
+        count = _VIEW_IDS if flip or randaugment or scale is not None else 1
+        words = ["centre" if scale is None else f"resized crop of {scale[0]}-{scale[1]}", *["flip"] * flip]
+        words += [f"randaugment={randaugment}"] * (randaugment > 0) + [f"at {image_size[0]}×{image_size[1]}"]
+        self._seen = _Seen(len(split), [count], cycle, ", ".join(words))
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -201,9 +265,21 @@ class FileBatches:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """See ``Batches.epoch``. One epoch at a time: starting another ends this one."""
         order = self._plan.order(number)
-        ids = torch.randint(self._views, (len(order),), generator=self._plan.ids(number))
+        (ids,) = self._seen.ids(number, order, self._plan.ids(number))
         parts = [self._plan.part(position) for position in self._plan.positions(start)]
-        self._sampler.batches = [list(zip(order[p].tolist(), ids[p].tolist(), strict=True)) for p in parts]
+        return self._load([(order[part], ids[part]) for part in parts])
+
+    @property
+    def slots(self) -> Slots:
+        """See ``ResidentBatches.slots``."""
+        return self._seen.slots
+
+    def at(self, parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+        """See ``ResidentBatches.at``. Ends an epoch that is under way."""
+        return self._load([(positions, self.slots.views_of(positions, slots)) for positions, slots in parts])
+
+    def _load(self, parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
+        self._sampler.batches = [list(zip(rows.tolist(), ids.tolist(), strict=True)) for rows, ids in parts]
         return (Batch(*values).to(self._device) for values in self._loader)
 
 

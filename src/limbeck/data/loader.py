@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from limbeck.data.seeds import mix
 from limbeck.errors import DataError, SettingError
+from limbeck.random_state import RandomState, RandomStream
 from limbeck.signals import Batch
 
-T = TypeVar("T")
+_END = object()
 
 
 class LoaderBatches:
@@ -66,14 +66,17 @@ class LoaderBatches:
                 generator.manual_seed(seed)
             if hasattr(owner, "set_epoch"):
                 owner.set_epoch(number)
-        globals_ = _GlobalStream(seed)
-        items = globals_.run(lambda: iter(self.loader))
-        end = object()
-        position = 0
-        while (item := globals_.run(lambda: next(items, end))) is not end:
+        stream = RandomStream(RandomState.seeded(seed))
+        with stream.active():
+            items = iter(self.loader)
+        for position in count():
+            # Around each batch, not the whole loop: what trains between two batches has the generators to itself.
+            with stream.active():
+                item = next(items, _END)
+            if item is _END:
+                return
             if position >= start:
                 yield read_batch(item).to(self._device)
-            position += 1
 
 
 def _own_batch_size(loader: Any) -> int:
@@ -81,32 +84,6 @@ def _own_batch_size(loader: Any) -> int:
         if isinstance(size := getattr(owner, "batch_size", None), int):
             return size
     raise SettingError("the loader does not tell its batch size; give batch_size, the samples over all processes.")
-
-
-class _GlobalStream:
-    """Runs functions with the global generators in a state of their own, and puts back the state they had before."""
-
-    def __init__(self, seed: int) -> None:
-        self._state = (
-            torch.Generator().manual_seed(seed).get_state(),
-            np.random.RandomState(seed % 2**32).get_state(),
-            random.Random(seed).getstate(),
-        )
-
-    def run(self, function: Callable[[], T]) -> T:
-        before = self._swap(self._state)
-        try:
-            return function()
-        finally:
-            self._state = self._swap(before)
-
-    @staticmethod
-    def _swap(state: tuple[Tensor, Any, Any]) -> tuple[Tensor, Any, Any]:
-        before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-        torch.set_rng_state(state[0])
-        np.random.set_state(state[1])
-        random.setstate(state[2])
-        return before
 
 
 _INPUT_NAMES, _LABEL_NAMES = ("image", "pixel_values", "inputs"), ("label", "labels")

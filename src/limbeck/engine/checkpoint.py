@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -17,7 +15,7 @@ from limbeck.distributed import rank, world_size
 from limbeck.errors import RunFolderError
 from limbeck.files import atomic_path
 
-_VERSION = 1
+_VERSION = 2
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -49,16 +47,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def random_states() -> list[dict[str, Any]]:
-    """The random-number states of every process, in rank order."""
-    numpy_state = np.random.get_state(legacy=False)
-    assert isinstance(numpy_state, dict)
-    own = {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-        "python": random.getstate(),
-        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
-    }
+def every_process(own: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each process has, in rank order."""
     if world_size() == 1:
         return [own]
     gathered: list[Any] = [None] * world_size()
@@ -66,17 +56,11 @@ def random_states() -> list[dict[str, Any]]:
     return gathered
 
 
-def restore_random_states(states: list[dict[str, Any]]) -> None:
-    """Set this process's generators to what they were. The number of processes must be the same as then."""
+def of_this_process(states: list[dict[str, Any]]) -> dict[str, Any]:
+    """This process's own of what :func:`every_process` gathered. The number of processes must be the same as then."""
     if len(states) != world_size():
         raise RunFolderError(
             f"the checkpoint is of a run with {len(states)} processes and there are {world_size()} now; "
             "an exact resume needs the same number."
         )
-    own = states[rank()]
-    torch.set_rng_state(own["torch"])
-    if own["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(own["cuda"])
-    random.setstate(own["python"])
-    key = np.array(own["numpy"]["state"]["key"], dtype=np.uint32)
-    np.random.set_state({**own["numpy"], "state": {**own["numpy"]["state"], "key": key}})
+    return states[rank()]

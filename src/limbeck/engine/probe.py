@@ -6,21 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import SignalError
 from limbeck.signals import Batch, Signals
 from limbeck.taps import Tapped, evaluating
-from limbeck.tasks.vision import VisionTask
-from limbeck.teachers.frozen import Teacher
 
 
-def probe_signals(student: Tapped, teacher: Teacher, task: VisionTask, batch: Batch) -> tuple[Signals, Signals]:
-    """The two networks' signals for a batch, in eval mode and without gradient."""
-    student_input, teacher_input = task.inputs(batch)
-    with evaluating(student), torch.no_grad():
-        return student(student_input), teacher.signals(teacher_input, batch)
+def probe_signals(network: Tapped, inputs: Tensor) -> Signals:
+    """A network's signals for its inputs, in eval mode and without gradient."""
+    with evaluating(network), torch.no_grad():
+        signals: Signals = network(inputs)
+        return signals
 
 
 def check_classes(signals: Mapping[str, Signals], classes: Sequence[str] | None, data: str, batch: Batch) -> None:
@@ -52,14 +50,13 @@ def build_objectives(stages: list[Stage], student: Signals, teacher: Signals, ba
         stage.objective.build(student, teacher)
 
 
-def unused_parameters(trainable: Trainable, task: VisionTask, teacher: Teacher, batch: Batch) -> list[str]:
+def unused_parameters(trainable: Trainable, inputs: Tensor, teacher: Signals, batch: Batch) -> list[str]:
     """Names of parameters that ask for a gradient and get none from the active stage's loss.
 
     DDP must be told whether there are any. Weights, buffers and random numbers are as before afterwards.
     """
-    with _unchanged(trainable):
-        student_input, teacher_input = task.inputs(batch)
-        terms, _ = trainable(student_input, teacher.signals(teacher_input, batch), batch)
+    with unchanged(trainable):
+        terms, _ = trainable(inputs, teacher, batch)
         torch.stack(list(terms.values())).sum().backward()
         unused = [name for name, p in trainable.named_parameters() if p.requires_grad and p.grad is None]
         trainable.zero_grad(set_to_none=True)
@@ -67,7 +64,7 @@ def unused_parameters(trainable: Trainable, task: VisionTask, teacher: Teacher, 
 
 
 @contextmanager
-def _unchanged(module: nn.Module) -> Iterator[None]:
+def unchanged(module: nn.Module) -> Iterator[None]:
     state = {name: value.detach().clone() for name, value in module.state_dict().items()}
     devices = [p.device for p in module.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=devices):

@@ -1,5 +1,5 @@
 """What the student kept and what it lost."""
 
-from limbeck.evaluate.accuracy import Score, score
+from limbeck.evaluate.accuracy import Score, score, scores
 
-__all__ = ["Score", "score"]
+__all__ = ["Score", "score", "scores"]

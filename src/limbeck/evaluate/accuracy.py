@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -37,7 +37,6 @@ class Score:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@torch.no_grad()
 def score(predict: Predict, batches: Iterable[Batch], teacher: Predict | None = None) -> Score:
     """Score logits from ``predict`` on batches, summed over all processes (each has its own share of the batches).
 
@@ -46,21 +45,35 @@ def score(predict: Predict, batches: Iterable[Batch], teacher: Predict | None = 
     Raises:
         NonFiniteError: logits that are NaN or infinite, with how many samples have them.
     """
-    sums: Tensor | None = None
+    (found,) = scores([predict], batches, teacher)
+    if isinstance(found, NonFiniteError):
+        raise found
+    return found
+
+
+@torch.no_grad()
+def scores(
+    predicts: Sequence[Predict], batches: Iterable[Batch], teacher: Predict | None = None
+) -> list[Score | NonFiniteError]:
+    """:func:`score` of several classifiers in one pass, with the error in the place of a score that cannot be."""
+    sums = [torch.zeros(7, dtype=torch.float64) for _ in predicts]
     for batch in batches:
-        logits = predict(batch).float()
-        row = _sums(logits, batch.labels, None if teacher is None else teacher(batch).float())
-        sums = row if sums is None else sums + row
-    if sums is None:
-        sums = torch.zeros(7, dtype=torch.float64)
+        told = None if teacher is None else teacher(batch).float()
+        for number, predict in enumerate(predicts):
+            row = _sums(predict(batch).float(), batch.labels, told)
+            sums[number] = row + sums[number].to(row)
+    return [_score(each, teacher is not None) for each in sums]
+
+
+def _score(sums: Tensor, with_teacher: bool) -> Score | NonFiniteError:
     if world_size() > 1:
         dist.all_reduce(sums)
     count, top1, top5, nll, agreement, kl, bad = sums.tolist()
     if bad:
-        raise NonFiniteError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} samples.")
+        return NonFiniteError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} samples.")
     count = max(1, count)
-    with_teacher = (agreement / count, kl / count) if teacher is not None else (None, None)
-    return Score(int(count), top1 / count, top5 / count, nll / count, *with_teacher)
+    beside = (agreement / count, kl / count) if with_teacher else (None, None)
+    return Score(int(count), top1 / count, top5 / count, nll / count, *beside)
 
 
 def _sums(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:

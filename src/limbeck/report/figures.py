@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 # Stand-ins that matplotlib writes into the SVG, and that become the page's own colours afterwards.
 _INK, _GRID = "#010101", "#020202"
@@ -22,7 +22,7 @@ _SIZE = (4.4, 2.9)
 
 @dataclass(frozen=True)
 class Series:
-    """A line over epochs: its mean, and the lowest and highest of the runs behind it. number: picks colour and dashes."""
+    """A line over epochs or sizes: its mean, and a band from low to high around it. number: picks colour and dashes."""
 
     label: str
     x: Sequence[float]
@@ -41,22 +41,39 @@ class Dots:
     number: int = 0
 
 
-def curves(name: str, alternative: str, series: Sequence[Series], y_label: str) -> str:
-    """Lines with bands from lowest to highest. ``name`` is unique on the page; ``alternative`` is its text in words."""
+def curves(name: str, alternative: str, series: Sequence[Series], y_label: str, sizes: str | None = None) -> str:
+    """Lines with bands from lowest to highest. ``name`` is unique on the page; ``alternative`` is its text in words.
+
+    The x axis counts epochs; or, where ``sizes`` is given, it is called so, and each point is marked.
+    """
     with rc_context(_STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.subplots()
         for line in series:
             colour, dash = _colour(line.number), _dash(line.number)
+            marked = sizes is not None or len(line.x) < 3
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-            (drawn,) = axes.plot(line.x, line.mean, color=colour, linewidth=1.6, marker="." if len(line.x) < 3 else "")
+            (drawn,) = axes.plot(line.x, line.mean, color=colour, linewidth=1.6, marker="." if marked else "")
             if dash:
                 drawn.set_dashes(dash)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(sizes or "epoch")
         axes.set_ylabel(y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if sizes is None:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        else:
+            _over_sizes(axes, [size for line in series for size in line.x])
         _quiet(axes)
         return _inline(figure, name, alternative)
+
+
+def _over_sizes(axes: Any, sizes: Sequence[float]) -> None:
+    if max(sizes) > 4 * min(sizes):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def dots(name: str, alternative: str, methods: Sequence[Dots], x_label: str, mark: tuple[str, float] | None) -> str:

@@ -16,7 +16,7 @@ from limbeck.report.curves import loss_curves, validation_curve
 from limbeck.report.figures import Dots, Series, curves, dots, legend
 from limbeck.report.names import MethodKey
 from limbeck.report.read import Run, find_runs, read_run, variants
-from limbeck.report.table import NOTE, Column, MethodRow, columns, method_key, summarise
+from limbeck.report.table import Column, MethodRow, columns, method_key, note, summarise, warning
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -26,10 +26,10 @@ Members = Mapping[MethodKey, Sequence[Run]]
 def write_report(runs: Sequence[Path], path: Path, title: str = "Distillation report") -> list[MethodRow]:
     """Write one page about runs, and give back the rows of its table.
 
-    Unfinished runs are listed as such. Folders that cannot be read are named, counted and left out.
+    Unfinished and failed runs are listed as such. Folders that cannot be read are named, counted and left out.
 
     Args:
-        runs: run folders, or folders that hold run folders.
+        runs: run folders, folders of comparisons, or folders that hold such folders.
         path: the page; a file that is there is replaced.
 
     Raises:
@@ -95,8 +95,12 @@ def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
     if base is None or row.difference is None:
         return text
     difference = row.difference
-    points = f"{100 * difference.mean:+.2f} ± {100 * (difference.std or 0):.2f} points"
-    return f"{text} Against {base.label}: {points}, paired over {difference.count} seeds."
+    points = (
+        f"{100 * difference.mean:+.2f} ± {100 * (difference.std or 0):.2f} points, paired over {difference.count} seeds"
+    )
+    if difference.low is not None and difference.high is not None:
+        points += f", 95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}: {difference.verdict}"
+    return f"{text} Against {base.label}: {points}. {warning([base, row])}".strip()
 
 
 def _page(title: str, found: Sequence[Run], rows: Sequence[MethodRow], members: Members) -> str:
@@ -140,7 +144,7 @@ def _results(rows: Sequence[MethodRow]) -> str:
         '<section aria-labelledby="results"><h2 id="results">Methods</h2>\n'
         '<div class="scroll" role="region" aria-labelledby="results" tabindex="0"><table>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
-        f'<p class="note">{html.escape(NOTE)} Press a column\'s title to sort.</p></section>'
+        f'<p class="note">{html.escape(note(rows))} Press a column\'s title to sort.</p></section>'
     )
 
 
@@ -176,6 +180,7 @@ def _accuracies(rows: Sequence[MethodRow], members: Members) -> str:
         teacher = next((row.test.mean for row in rows if row.is_teacher and row.data == data and row.test), None)
         figures.append(_validation(f"validation{number}", where, contest, members))
         figures.append(_tests(f"test{number}", where, contest, members, teacher))
+    figures += [_sizes(f"sizes{n}", data, rows) for n, data in enumerate(dict.fromkeys(row.data for row in rows))]
     return _section("accuracy", "Accuracy", [figure for figure in figures if figure])
 
 
@@ -201,6 +206,29 @@ def _tests(name: str, where: str, contest: Sequence[MethodRow], members: Members
     text += f" Teacher: {100 * teacher:.1f} %." if teacher is not None else ""
     svg = dots(name, text, points, "test accuracy, %", ("teacher", 100 * teacher) if teacher is not None else None)
     return _figure(svg, "Test accuracy", f"{where}: a dot is a run, the bar is their mean")
+
+
+def _sizes(name: str, data: str, rows: Sequence[MethodRow]) -> str:
+    """Test accuracy against parameters, a line a method, where the students of a data set differ in size."""
+    tested = [row for row in rows if row.data == data and row.test is not None and not row.is_teacher]
+    if len({row.parameters for row in tested}) < 2:
+        return ""
+    lines = []
+    for number, label in enumerate(dict.fromkeys(row.label for row in tested)):
+        points = sorted(
+            ((row.parameters, row.test) for row in tested if row.label == label and row.test),
+            key=lambda point: point[0],
+        )
+        sizes, stats = zip(*points, strict=True)
+        means, spreads = [100 * stat.mean for stat in stats], [100 * (stat.std or 0) for stat in stats]
+        low, high = ([mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        lines.append(Series(label, sizes, means, low, high, number))
+    told = "; ".join(
+        f"{line.label}: {', '.join(f'{mean:.1f} % at {size:,}' for size, mean in zip(line.x, line.mean, strict=True))}"
+        for line in lines
+    )
+    svg = curves(name, f"Test accuracy against parameters, {data}. {told}.", lines, "test accuracy, %", "parameters")
+    return _figure(svg, "Accuracy against size", f"{data}: mean of the seeds; the band is ± one deviation", lines)
 
 
 def _tested(runs: Sequence[Run]) -> list[float]:
@@ -236,9 +264,15 @@ def _section(name: str, title: str, figures: Sequence[str]) -> str:
 
 
 def _unread(found: Sequence[Run]) -> str:
-    unfinished = [run for run in found if run.problem is None and run.result is None]
+    unfinished = [run for run in found if run.problem is None and run.result is None and run.failure is None]
+    failed = [(run, run.failure) for run in found if run.failure is not None]
     damaged = [run for run in found if run.problem is not None]
     parts = []
+    if failed:
+        items = "".join(
+            f"<li><b>{html.escape(run.name)}</b>: {html.escape(str(failure))}</li>" for run, failure in failed
+        )
+        parts.append(f'<h2 id="failed">Failed runs: {len(failed)}</h2><ul class="runs">{items}</ul>')
     if unfinished:
         items = "".join(f"<li><b>{html.escape(run.name)}</b>: {html.escape(run.progress())}</li>" for run in unfinished)
         parts.append(f'<h2 id="unfinished">Unfinished runs: {len(unfinished)}</h2><ul class="runs">{items}</ul>')

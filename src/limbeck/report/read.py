@@ -1,4 +1,4 @@
-"""Reads run folders: finished, unfinished and damaged ones."""
+"""Reads run folders: finished, unfinished, failed and damaged ones."""
 
 from __future__ import annotations
 
@@ -11,31 +11,54 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from limbeck.runs import CONFIG, METRICS, RESULT, Result, read_metrics
+from limbeck.errors import Failure
+from limbeck.runs import CONFIG, FAILURE, METRICS, RESULT, Result, read_metrics
 
 # Where, how and from what a run was started, or what its result says itself: no reason to call it another method.
 _SAME_METHOD = {
-    *("seed", "name", "runs_dir", "data_dir", "workers", "trackers", "download", "log_steps", "checkpoint_epochs"),
+    *(
+        "seed",
+        "order_seed",
+        "name",
+        "runs_dir",
+        "data_dir",
+        "workers",
+        "trackers",
+        "download",
+        "log_steps",
+        "checkpoint_epochs",
+    ),
     *("checkpoint_steps", "validate_epochs", "plugins", "objective", "data", "epochs"),
-    *("device", "compile", "skip_unreadable", "label_smoothing"),
+    *("device", "compile", "skip_unreadable", "label_smoothing", "teacher_cache", "cache_check"),
 }
 _RESULT = TypeAdapter(Result)
+_COMPARED = "objectives"  # a setting that comparisons alone have
+
+
+_FAILURE = TypeAdapter(Failure)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. result: None while it is not finished. problem: why it cannot be read, None when it can."""
+    """A run folder.
+
+    result: None while it is not finished. failure: why it ended without a result. problem: why the folder cannot be read,
+    None when it can.
+    """
 
     path: Path
     result: Result | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     problem: str | None = None
+    failure: Failure | None = None
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
+        """The folder's name; of a comparison's member ``COMPARISON/MEMBER``."""
+        # Nothing else has settings both in a folder and one level below it.
+        parent = self.path.parent
+        return f"{parent.name}/{self.path.name}" if (parent / CONFIG).exists() else self.path.name
 
     def progress(self) -> str:
         """How far an unfinished run has come."""
@@ -49,27 +72,45 @@ class Run:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Run folders among the paths, or one level below those that are none themselves, in the order of their names."""
+    """Run folders among the paths, or below those that are none themselves, in the order of their names.
+
+    A comparison's folder has settings too, but its runs lie one level below: they stand for it, also where the comparison
+    itself lies in one of the paths. A comparison without any stands for itself.
+    """
     found: list[Path] = []
     for path in paths:
-        below = sorted(child.parent for child in path.glob(f"*/{CONFIG}")) if path.is_dir() else []
-        found += [path] if (path / CONFIG).exists() or not below else below
+        inside = [path] if (path / CONFIG).exists() else _runs_in(path)
+        found += [run for folder in inside for run in _members(folder)] or [path]
     return list(dict.fromkeys(found))
+
+
+def _members(path: Path) -> list[Path]:
+    is_comparison = _COMPARED in _settings(path / CONFIG)
+    return (_runs_in(path) if is_comparison else []) or [path]
+
+
+def _runs_in(path: Path) -> list[Path]:
+    return sorted({file.parent for name in (CONFIG, FAILURE) for file in path.glob(f"*/{name}")})
 
 
 def read_run(path: Path) -> Run:
     """What a folder holds. A damaged one is no error here: ``problem`` says what is wrong with it."""
     if not path.is_dir():
         return Run(path, problem="there is no such folder")
-    if not any((path / name).exists() for name in (CONFIG, METRICS, RESULT)):
+    if not any((path / name).exists() for name in (CONFIG, METRICS, RESULT, FAILURE)):
         return Run(path, problem="it is not a run's folder: it has neither settings, nor metrics, nor a result")
     settings = _settings(path / CONFIG)
+    if _COMPARED in settings:
+        return Run(path, settings=settings, problem="it is a comparison of which no run has begun")
+    # A member that failed and was finished later has a result, and that is what counts.
+    finished = (path / RESULT).exists()
+    failure = None if finished else _failure(path / FAILURE)
     try:
         metrics = _metrics(path)
-        if not (path / RESULT).exists():
-            return Run(path, settings=settings, metrics=metrics)
-        return Run(path, read_result(path / RESULT), settings, metrics)
+        return Run(path, read_result(path / RESULT) if finished else None, settings, metrics, failure=failure)
     except ValueError as error:
+        if failure is not None:
+            return Run(path, settings=settings, failure=failure)
         return Run(path, settings=settings, problem=str(error))
 
 
@@ -86,6 +127,15 @@ def read_result(path: Path) -> Result:
         raise ValueError(f"{path.name} is no result: {where}: {first['msg'].lower()}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from None
+
+
+def _failure(path: Path) -> Failure | None:
+    if not path.exists():
+        return None
+    try:
+        return _FAILURE.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return Failure(f"{path.name} is damaged, so the reason is not known")
 
 
 def _settings(path: Path) -> dict[str, Any]:

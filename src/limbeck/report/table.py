@@ -1,13 +1,14 @@
-"""One table of methods for the terminal, Markdown and the HTML page: means over seeds, and paired differences."""
+"""One table of methods for the terminal, for files and for the page: means over seeds, and paired differences."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from limbeck.report.names import MethodKey, labels_of
+from limbeck.report.statistics import FEW_PAIRS, Difference, Stat, half_width, holm, paired_difference
 from limbeck.runs import Result
 
 if TYPE_CHECKING:
@@ -17,25 +18,15 @@ NOTE = (
     "± is the sample standard deviation (n-1) over seeds; – where there is one seed. Differences are paired: the same seeds "
     "of both methods, in percentage points of the test accuracy (validation where there is no test)."
 )
-
-
-@dataclass(frozen=True)
-class Stat:
-    """Mean of ``count`` numbers and their sample standard deviation (n-1), which one number does not have."""
-
-    mean: float
-    std: float | None
-    count: int
-
-    @classmethod
-    def of(cls, values: Iterable[float | None]) -> Stat | None:
-        """Of the values that are there; None when none is."""
-        known = [value for value in values if value is not None]
-        if not known:
-            return None
-        mean = math.fsum(known) / len(known)
-        spread = math.fsum((value - mean) ** 2 for value in known)
-        return cls(mean, math.sqrt(spread / (len(known) - 1)) if len(known) > 1 else None, len(known))
+_INTERVAL_NOTE = (
+    "Intervals are 95 % confidence intervals of the mean difference by Student's t (none where all pairs differ by the same): "
+    "better or worse where they exclude 0. Of many rows some do so by chance alone; p (Holm), of the paired t-test, is "
+    "corrected for the number of rows with one baseline."
+)
+_SHARED_NOTE = (
+    "Seconds are those that a student took alone; the data and the teacher's answers took 'shared s' besides, once for as "
+    "many students as stand there."
+)
 
 
 @dataclass(frozen=True)
@@ -45,8 +36,12 @@ class MethodRow:
     A seed that was run twice counts once, as its mean.
 
     label: preset or expression, "student alone" or "teacher …". kept: test accuracy over the teacher's, run by run.
+    scores: for each of ``seeds`` the accuracy that differences are made of: of the test, or else the best validation.
     difference: to the row that has ``baseline``, over the seeds both have, when there are at least two.
     parameters_ratio: the teacher's parameters over the student's. variant: settings that set it apart from a namesake.
+    seconds: of training; where ``shared_with`` students shared a pass, of this one alone. shared_seconds: of the data and
+        the teacher's answers, which all of those shared, and None where each run had its own. memory_mb: what this student
+        took in such a pass. The three are None for a teacher.
     """
 
     label: str
@@ -65,7 +60,11 @@ class MethodRow:
     agreement: Stat | None
     kept: Stat | None
     seconds: Stat | None
-    difference: Stat | None = None
+    scores: tuple[float | None, ...] = ()
+    shared_seconds: Stat | None = None
+    shared_with: int = 1
+    memory_mb: Stat | None = None
+    difference: Difference | None = None
     baseline: bool = False
     is_teacher: bool = False
 
@@ -75,8 +74,11 @@ class MethodRow:
         return self.data, self.student, self.teacher, self.objective, self.epochs, self.variant
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON: the fields, and the difference's ``verdict`` with it."""
+        values = asdict(self)
+        if self.difference is not None:
+            values["difference"]["verdict"] = self.difference.verdict
+        return values
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,21 @@ def _contest(groups: Mapping[MethodKey, list[Result]], labels: Mapping[MethodKey
     rows = [_row(labels[key], key, group, groups[baseline], key == baseline) for key, group in groups.items()]
     if len(rows) == 1:  # nothing to compare it with
         rows = [replace(rows[0], baseline=False)]
+    rows = _corrected(rows)
     return sorted(rows, key=lambda row: (not row.baseline, -_figure(row)))
+
+
+def _corrected(rows: Sequence[MethodRow]) -> list[MethodRow]:
+    tested = {
+        place: row.difference.p for place, row in enumerate(rows) if row.difference and row.difference.p is not None
+    }
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return [
+        replace(row, difference=replace(row.difference, p_holm=corrected[place]))
+        if row.difference and place in corrected
+        else row
+        for place, row in enumerate(rows)
+    ]
 
 
 def _figure(row: MethodRow) -> float:
@@ -135,6 +151,8 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         return Stat.of(_by_seed(group, pick).values())
 
     teacher_size = first.teacher_parameters
+    seeds = tuple(sorted({result.seed for result in group}))
+    scores = _by_seed(group, _accuracy)
     return MethodRow(
         label=label,
         objective=first.objective,
@@ -143,7 +161,7 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         teacher=first.teacher,
         variant=key[-1],
         epochs=first.epochs,
-        seeds=tuple(sorted({result.seed for result in group})),
+        seeds=seeds,
         parameters=first.student_parameters,
         parameters_ratio=teacher_size / first.student_parameters if teacher_size else None,
         validation_best=over_seeds(lambda result: result.validation_best),
@@ -152,6 +170,10 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         agreement=over_seeds(lambda result: _test(result, "agreement")),
         kept=over_seeds(kept),
         seconds=over_seeds(lambda result: result.seconds),
+        scores=tuple(scores.get(seed) for seed in seeds),
+        shared_seconds=over_seeds(lambda result: result.shared_seconds),
+        shared_with=max(result.shared_with for result in group),
+        memory_mb=over_seeds(lambda result: result.memory_mb),
         difference=None if is_baseline else _paired(group, baseline),
         baseline=is_baseline,
     )
@@ -168,10 +190,10 @@ def kept(result: Result) -> float | None:
     return own / teacher if own is not None and teacher else None
 
 
-def _paired(group: list[Result], baseline: list[Result]) -> Stat | None:
+def _paired(group: list[Result], baseline: list[Result]) -> Difference | None:
     ours, theirs = _by_seed(group, _accuracy), _by_seed(baseline, _accuracy)
     shared = sorted(ours.keys() & theirs.keys())
-    return Stat.of(ours[seed] - theirs[seed] for seed in shared) if len(shared) > 1 else None
+    return paired_difference([ours[seed] - theirs[seed] for seed in shared]) if len(shared) > 1 else None
 
 
 def _accuracy(result: Result) -> float | None:
@@ -222,6 +244,39 @@ def _teachers(results: Sequence[Result]) -> list[MethodRow]:
     return rows
 
 
+# What is said below the table
+
+
+def note(rows: Sequence[MethodRow]) -> str:
+    """:func:`warning`, and what ±, differences, intervals and seconds of these rows are."""
+    parts = [warning(rows), NOTE]
+    if any(row.difference and row.difference.low is not None for row in rows):
+        parts.append(_INTERVAL_NOTE)
+    if any(row.shared_seconds is not None for row in rows):
+        parts.append(_SHARED_NOTE)
+    return " ".join(part for part in parts if part)
+
+
+def warning(rows: Sequence[MethodRow]) -> str:
+    """What to beware of where there are few seeds; empty where each difference has at least ``FEW_PAIRS`` pairs."""
+    contests = {(row.data, row.student) for row in rows if row.baseline}
+    compared = [row for row in rows if (row.data, row.student) in contests and not (row.baseline or row.is_teacher)]
+    counts = [row.difference.count for row in compared if row.difference is not None]
+    said = []
+    if len(counts) < len(compared):
+        said.append(
+            "Too few seeds: with fewer than two in common with the baseline there is no interval, and nothing can be said of "
+            "a difference (–)."
+        )
+    few = min(counts, default=FEW_PAIRS)
+    if few < FEW_PAIRS:
+        said.append(
+            f"Few seeds: with {few} pairs an interval is wide, {half_width(few):.1f} standard deviations to each side "
+            f"({half_width(FEW_PAIRS):.1f} with {FEW_PAIRS})."
+        )
+    return " ".join(said)
+
+
 # Cells
 
 
@@ -251,6 +306,21 @@ def _mean(pick: Callable[[MethodRow], Stat | None]) -> Callable[[MethodRow], flo
     return value
 
 
+def _interval(row: MethodRow) -> str:
+    if row.difference is None or row.difference.low is None or row.difference.high is None:
+        return "–"
+    return f"{100 * row.difference.low:+.2f} to {100 * row.difference.high:+.2f}"
+
+
+def _corrected_p(row: MethodRow) -> str:
+    p = None if row.difference is None else row.difference.p_holm
+    return "–" if p is None else "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def _shared(row: MethodRow) -> str:
+    return "–" if row.shared_seconds is None else f"{row.shared_seconds.mean:,.1f} by {row.shared_with}"
+
+
 def _share_column(title: str, help_: str, pick: Callable[[MethodRow], Stat | None], signed: bool = False) -> Column:
     return Column(title, help_, _shares(pick, signed), _mean(pick))
 
@@ -265,40 +335,88 @@ _COUNT = Column(
     lambda row: str(len(row.seeds)) if row.seeds else "–",
     lambda row: float(len(row.seeds)),
 )
+_PAIRS = Column(
+    "pairs",
+    "seeds in common with the baseline",
+    lambda row: "–" if row.difference is None else str(row.difference.count),
+    lambda row: None if row.difference is None else float(row.difference.count),
+)
+_INTERVAL = Column(
+    "95 % interval",
+    "confidence interval of the difference in percentage points",
+    _interval,
+    lambda row: None if row.difference is None else row.difference.low,
+)
+_VERDICT = Column(
+    "verdict",
+    "whether the interval excludes 0",
+    lambda row: "–" if row.difference is None else row.difference.verdict,
+)
+_HOLM = Column(
+    "p (Holm)",
+    "p-value of the paired t-test, corrected for the number of rows",
+    _corrected_p,
+    lambda row: None if row.difference is None else row.difference.p_holm,
+)
+_SHARED = Column(
+    "shared s",
+    "seconds of the data and the teacher's answers, and how many students shared them",
+    _shared,
+    _mean(lambda row: row.shared_seconds),
+)
+_MEMORY = Column(
+    "memory MB",
+    "memory that this student took in a shared pass, by its tensors",
+    lambda row: "–" if row.memory_mb is None else f"{row.memory_mb.mean:,.0f}",
+    _mean(lambda row: row.memory_mb),
+)
 _SECONDS = Column(
     "seconds",
-    "mean training time of a run",
+    "mean training time of a run; where students shared a pass, the part that this one took alone",
     lambda row: "–" if row.seconds is None else f"{row.seconds.mean:,.1f}",
     _mean(lambda row: row.seconds),
 )
 _FIGURES = [
     _share_column("test %", "accuracy on the test split, read once a run", lambda row: row.test),
     _share_column("vs baseline", "paired difference in percentage points", lambda row: row.difference, signed=True),
+    _PAIRS,
+    _INTERVAL,
+    _VERDICT,
+    _HOLM,
     _share_column("kept %", "test accuracy as a share of the teacher's", lambda row: row.kept),
     _share_column("agrees %", "test images given the teacher's class", lambda row: row.agreement),
     _share_column("val best %", "best validation accuracy of the run", lambda row: row.validation_best),
     _share_column("val last %", "validation accuracy after the last epoch", lambda row: row.validation_last),
     _SECONDS,
+    _SHARED,
+    _MEMORY,
 ]
+# Where the terminal is narrow, these go first, in this order.
+_LEAST_TELLING = (
+    *("val last %", "memory MB", "shared s", "seconds", "val best %", "agrees %", "p (Holm)", "kept %"),
+    *("verdict", "pairs", "95 % interval"),
+)
 
 
 def columns(rows: Sequence[MethodRow]) -> list[Column]:
-    """The columns that say something for these rows; data and network only where they differ."""
+    """The columns that say something for these rows; network, data and pairs only where they differ."""
     several_networks = len({row.student for row in rows if not row.is_teacher}) > 1
-    chosen = [_METHOD_ALONE if several_networks else _METHOD, _COUNT]
-    chosen += [column for column in _FIGURES if any(column.text(row) != "–" for row in rows)]
-    chosen += [_STUDENT] if several_networks else []
-    return [*chosen, *([_DATA] if len({row.data for row in rows}) > 1 else [])]
+    chosen = [_METHOD_ALONE, _STUDENT] if several_networks else [_METHOD]
+    chosen += [_DATA] if len({row.data for row in rows}) > 1 else []
+    chosen += [_COUNT, *(column for column in _FIGURES if any(column.text(row) != "–" for row in rows))]
+    if all(row.difference is None or row.difference.count == len(row.seeds) for row in rows):
+        chosen = [column for column in chosen if column is not _PAIRS]
+    return chosen
 
 
 def markdown(rows: Sequence[MethodRow]) -> str:
-    """The rows as a Markdown table, with a line on what ± and the differences are."""
+    """The rows as a Markdown table, with a paragraph on what ± and the differences are."""
     chosen = columns(rows)
     lines = ["| " + " | ".join(column.title for column in chosen) + " |"]
     lines.append("|" + "|".join("---" if column.value is None else "---:" for column in chosen) + "|")
     for row in rows:
         lines.append("| " + " | ".join(column.text(row).replace("|", "\\|") for column in chosen) + " |")
-    return "\n".join([*lines, "", NOTE, ""])
+    return "\n".join([*lines, "", note(rows), ""])
 
 
 def rich_table(rows: Sequence[MethodRow], title: str | None = None, width: int | None = None) -> Table:
@@ -309,7 +427,7 @@ def rich_table(rows: Sequence[MethodRow], title: str | None = None, width: int |
     everything = columns(rows)
     chosen = _fitting(everything, rows, width)
     left_out = [column.title for column in everything if column not in chosen]
-    caption = f"Not shown for want of room: {', '.join(left_out)}. {NOTE}" if left_out else NOTE
+    caption = f"Not shown for want of room: {', '.join(left_out)}. {note(rows)}" if left_out else note(rows)
     table = Table(title=title, caption=caption, caption_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(chosen):
         table.add_column(
@@ -326,7 +444,7 @@ def _fitting(chosen: list[Column], rows: Sequence[MethodRow], width: int | None)
         return sum(max(len(column.title), *(len(column.text(row)) for row in rows)) + 2 for column in kept)
 
     kept = list(chosen)
-    for title in ("val last %", "seconds", "val best %", "agrees %", "kept %"):
+    for title in _LEAST_TELLING:
         if width is None or not rows or needed(kept) <= width:
             break
         kept = [column for column in kept if column.title != title]

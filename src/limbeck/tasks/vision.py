@@ -1,4 +1,4 @@
-"""How a batch of images meets the teacher and the student."""
+"""How a batch of images meets a network."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from limbeck.signals import Batch
 
 @dataclass(frozen=True)
 class VisionTask:
-    """The two networks' own preprocessing of the same view.
+    """A network's own way of seeing a batch.
 
-    student_preprocess, teacher_preprocess: modules from uint8 (B, C, H, W) to what the network wants. When they are one and
-    the same module the work is done once.
+    preprocess: the module from uint8 (B, C, H, W) to what the network wants.
     """
 
-    student_preprocess: nn.Module
-    teacher_preprocess: nn.Module
+    preprocess: nn.Module
     channels_last: bool = False
 
-    def student_input(self, batch: Batch) -> Tensor:
-        """The batch as the student sees it."""
-        return self._arrange(self.student_preprocess(batch.inputs))
-
-    def teacher_input(self, batch: Batch) -> Tensor:
-        """The batch as the teacher sees it."""
-        return self._arrange(self.teacher_preprocess(batch.inputs))
-
-    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Both, from the same view."""
-        student = self.student_input(batch)
-        same = self.teacher_preprocess is self.student_preprocess
-        return student, student if same else self.teacher_input(batch)
-
-    def _arrange(self, images: Tensor) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
+        """The batch as the network sees it."""
+        images: Tensor = self.preprocess(batch.inputs)
         if self.channels_last and images.ndim == 4:
             return images.contiguous(memory_format=torch.channels_last)
         return images
+
+
+class Seen:
+    """One batch as several networks see it: what is the same for two of them is made once."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._made: dict[VisionTask, Tensor] = {}
+
+    def by(self, task: VisionTask) -> Tensor:
+        """The batch as a network with this task sees it."""
+        if task not in self._made:
+            self._made[task] = task.inputs(self.batch)
+        return self._made[task]

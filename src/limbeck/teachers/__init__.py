@@ -1,6 +1,25 @@
 """Where the teacher's Signals come from."""
 
+from limbeck.teachers._codecs import parse_codec
+from limbeck.teachers._writing import write_cache
+from limbeck.teachers.cache import CachePlan, Identity, TeacherCache, find_cache, identify, plan_cache, spot_check
+from limbeck.teachers.cached import CachedTeacher
 from limbeck.teachers.check import check_above_chance
 from limbeck.teachers.frozen import FrozenTeacher, NoTeacher, Teacher
 
-__all__ = ["FrozenTeacher", "NoTeacher", "Teacher", "check_above_chance"]
+__all__ = [
+    "CachePlan",
+    "CachedTeacher",
+    "FrozenTeacher",
+    "Identity",
+    "NoTeacher",
+    "Teacher",
+    "TeacherCache",
+    "check_above_chance",
+    "find_cache",
+    "identify",
+    "parse_codec",
+    "plan_cache",
+    "spot_check",
+    "write_cache",
+]

@@ -5,27 +5,37 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from limbeck.signals import Batch, Signals
-from limbeck.taps import Tapped
 
 
 class Teacher(Protocol):
     """Where the teacher's Signals come from."""
 
+    @property
+    def sees_inputs(self) -> bool:
+        """Whether ``signals`` looks at its inputs; where it does not, they need no preprocessing."""
+        ...
+
     def signals(self, inputs: Tensor, batch: Batch) -> Signals:
         """Signals without gradient for ``inputs``, the batch as the teacher's preprocessing made it."""
         ...
 
+    def check(self) -> None:
+        """Raise what could not be raised by ``signals`` without waiting for the device."""
+        ...
+
 
 class FrozenTeacher:
-    """A network in eval mode, without gradient, whose parameters never change.
+    """A network that returns Signals, in eval mode and without gradient, whose parameters never change.
 
     It stands outside the trained module, so that no optimizer, DDP wrapper or checkpoint ever sees it.
     """
 
-    def __init__(self, network: Tapped) -> None:
+    sees_inputs = True
+
+    def __init__(self, network: nn.Module) -> None:
         self.network = network.eval().requires_grad_(False)
 
     def signals(self, inputs: Tensor, batch: Batch) -> Signals:
@@ -34,9 +44,17 @@ class FrozenTeacher:
             signals: Signals = self.network(inputs)
             return signals
 
+    def check(self) -> None:
+        """Nothing is left to say."""
+
 
 class NoTeacher:
     """Stands in where an objective needs no teacher."""
 
+    sees_inputs = False
+
     def signals(self, inputs: Tensor, batch: Batch) -> Signals:
         return Signals()
+
+    def check(self) -> None:
+        """Nothing is left to say."""

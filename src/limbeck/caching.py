@@ -1,0 +1,154 @@
+"""A run's teacher caches: one of the training data in its views, and one of each evaluation split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from limbeck.config import TeacherSettings
+from limbeck.data import ImageSplit
+from limbeck.errors import CacheError, SettingError
+from limbeck.feeds import Feeds, unchanged_batches
+from limbeck.matching import Names
+from limbeck.networks import Network
+from limbeck.signals import Batch, Signals
+from limbeck.teachers import CachedTeacher, find_cache, identify, plan_cache, spot_check, write_cache
+from limbeck.teachers.cache import CachePlan, SlotBatches, TeacherCache
+
+Say = Callable[[str], None]
+
+_MAPS = ("features", "preactivations", "stem", "embedding_map")
+_SAID_EVERY = 10.0  # seconds
+
+
+def check_cachable(settings: TeacherSettings, feeds: Feeds, needs: frozenset[str]) -> None:
+    """Check that a cache can serve these data and objectives, where one is asked for.
+
+    Raises:
+        SettingError: the data are a user's own loader, which tells neither samples nor views.
+        CacheError: feature maps are needed, and the settings do not ask for keeping them.
+    """
+    if settings.teacher_cache is None:
+        return
+    if feeds.data is None:
+        raise SettingError(
+            "teacher_cache: a loader of your own tells neither its samples nor their views; give the data by name, or as "
+            "ImageData."
+        )
+    maps = _maps(needs)
+    if maps and not settings.cache_features:
+        raise CacheError(
+            f"the objectives need the teacher's {' and '.join(maps)}, which a teacher cache keeps only with "
+            "cache_features (they are large); or train without teacher_cache."
+        )
+
+
+def _maps(needs: frozenset[str]) -> list[str]:
+    return [name for name in _MAPS if name in needs or (name == "features" and "stages" in needs)]
+
+
+class Caches:
+    """The caches in one folder, of one teacher and one data set.
+
+    compute: the teacher's signals for a batch, live.
+    """
+
+    def __init__(
+        self,
+        settings: TeacherSettings,
+        feeds: Feeds,
+        network: Network,
+        compute: Callable[[Batch], Signals],
+        device: torch.device,
+        say: Say,
+    ) -> None:
+        assert settings.teacher_cache is not None
+        assert feeds.data is not None
+        self.folder: Path = settings.teacher_cache
+        self.settings, self.data, self.network, self.compute = settings, feeds.data, network, compute
+        self.device, self.say = device, say
+
+    def of_training(self, batches: SlotBatches, needs: frozenset[str], names: Sequence[Names]) -> CachedTeacher:
+        """The teacher of the training batches, from the cache, which is written first where there is none.
+
+        Args:
+            needs: of all objectives. names: what each student's objectives call the teacher's maps.
+
+        Raises:
+            CacheError: the cache is of something else, damaged, or does not hold what is needed.
+        """
+        keep = ["logits", *(["embedding"] if self.network.tapped.classifier else []), *_maps(needs)]
+        teacher = self._teacher("train", self.data.train, batches, keep, self.settings.cache_logits)
+        teacher.require(needs)
+        held = teacher.cache.layout.shapes
+        paths = {f"{group}.{path}" for each in names for group, paths in each.items() for path in paths.values()}
+        missing = sorted(path for path in paths if path not in held)
+        if missing:
+            raise CacheError(
+                f"the teacher cache {self.folder / 'train'} does not hold {', '.join(missing)}, which the objectives need: it "
+                "was written for others. Name another folder."
+            )
+        self._check(teacher, batches, self.data.train)
+        return teacher
+
+    def of_evaluation(self, name: str, split: ImageSplit) -> CachedTeacher:
+        """The teacher of a split without augmentation; its logits alone are kept."""
+        batches = unchanged_batches(self.data, split, self.settings, self.device)
+        teacher = self._teacher(name, split, batches, ["logits"], "dense")
+        self._check(teacher, batches, split)
+        return teacher
+
+    def _teacher(
+        self, name: str, split: ImageSplit, batches: SlotBatches, keep: Sequence[str], logits: str
+    ) -> CachedTeacher:
+        settings = self.settings
+        identity = identify(
+            self.network.tapped.network,
+            split,
+            batches.slots,
+            self.network.preprocess,
+            precision=settings.precision,
+            dtype=settings.cache_dtype,
+            logits=logits,
+        )
+        folder = self.folder / name
+        cache = find_cache(folder, identity)
+        if cache is None:
+            (probe,) = batches.at(
+                [(torch.arange(min(2, len(split))), torch.zeros(min(2, len(split)), dtype=torch.int64))]
+            )
+            plan = plan_cache(identity, len(split), len(batches.slots), self.compute(probe), keep=keep)
+            cache = self._write(name, folder, plan, batches)
+        else:
+            self.say(f"cache       {folder}: {cache.plan.bytes / 1e6:,.1f} MB, read instead of asking the teacher")
+        return CachedTeacher(cache, batches.slots, split.index, self.device)
+
+    def _check(self, teacher: CachedTeacher, batches: SlotBatches, split: ImageSplit) -> None:
+        if self.settings.cache_check:
+            spot_check(teacher.cache, batches, self.compute, index=split.index, count=self.settings.cache_check)
+
+    def _write(self, name: str, folder: Path, plan: CachePlan, batches: SlotBatches) -> TeacherCache:
+        layout = plan.layout
+        self.say(
+            f"cache       {folder}: writing {', '.join(layout.shapes)} of {layout.samples:,} {name} samples in "
+            f"{layout.slots:,} view{'s' * (layout.slots != 1)} each, {plan.bytes / 1e6:,.1f} MB"
+        )
+        return write_cache(folder, plan, batches, self.compute, on_progress=_Progress(self.say))
+
+
+class _Progress:
+    """A line every ten seconds."""
+
+    def __init__(self, say: Say) -> None:
+        self.say, self.said = say, time.perf_counter()
+        self.started = self.said
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if done and now - self.said >= _SAID_EVERY:
+            self.said = now
+            left = (now - self.started) / done * (total - done)
+            self.say(f"            {done:,} of {total:,} entries, {left:,.0f} s left")

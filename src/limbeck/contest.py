@@ -1,0 +1,137 @@
+"""Who takes part in a comparison: a job for each student, by the name of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from limbeck.config import CompareSettings, DistillSettings, MemberSettings, TeacherSettings, TrainSettings
+from limbeck.data import ImageData
+from limbeck.errors import SettingError
+from limbeck.job import Job, Loaders
+from limbeck.objectives import CE, Objective
+from limbeck.objectives.expand import expand_objectives, objective_identity
+from limbeck.runs import run_name
+
+Student = str | Callable[[], nn.Module]
+
+ALONE = "alone"
+_BASELINE = "kd"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is compared. Networks may be text; students also functions that make them; objectives text or objects."""
+
+    settings: CompareSettings
+    teacher: str | nn.Module
+    students: Sequence[Student]
+    objectives: Sequence[str | Objective]
+    data: ImageData | Loaders | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of student, which is trained once for each seed. ``name`` tells it apart from the others."""
+
+    name: str
+    student: Student
+    objective: str | Objective
+    own: dict[str, Any]
+
+    @property
+    def variant(self) -> str:
+        """Its own settings in words."""
+        return ", ".join(f"{name}={value}" for name, value in self.own.items())
+
+
+def contest_of(settings: CompareSettings) -> Contest:
+    """The contest that settings from a recipe or the command line describe.
+
+    Raises:
+        SettingError: no teacher or no student is named.
+    """
+    settings.check_networks()
+    assert settings.teacher is not None
+    students = [name.strip() for text in settings.student for name in _at_commas(text)]
+    return Contest(settings, settings.teacher, students, settings.objectives)
+
+
+def _at_commas(text: str) -> list[str]:
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part for part in parts if part.strip()]
+
+
+def entries_of(contest: Contest) -> list[Entry]:
+    """The kinds of students, the baselines first, each with a name of its own.
+
+    Raises:
+        SettingError: an objective that cannot be read or stands for another one's twin, or nothing to compare.
+    """
+    texts = [objective for objective in contest.objectives if isinstance(objective, str)]
+    objects = [objective for objective in contest.objectives if isinstance(objective, Objective)]
+    objectives: list[str | Objective] = [*(expand_objectives(texts) if texts else []), *objects]
+    if contest.settings.baselines and contest.students:
+        named = {objective_identity(str(objective)) for objective in objectives}
+        objectives = [ALONE, *([] if objective_identity(_BASELINE) in named else [_BASELINE]), *objectives]
+    entries = [Entry("", student, objective, {}) for student in contest.students for objective in objectives]
+    for member in contest.settings.members:
+        entries += _of_recipe(member, contest.students)
+    if not entries:
+        raise SettingError("objectives: there is nothing to compare; name some, as in --objectives 'kd, icd, icd+kd'.")
+    return _with_names(entries, several_students=len({str(entry.student) for entry in entries}) > 1)
+
+
+def _of_recipe(member: MemberSettings, students: Sequence[Student]) -> list[Entry]:
+    named: Sequence[Student] = [member.student] if member.student else students
+    expressions = [ALONE] if member.objective == ALONE else expand_objectives(member.objective)
+    return [Entry("", student, expression, member.own()) for student in named for expression in expressions]
+
+
+def _with_names(entries: Sequence[Entry], *, several_students: bool) -> list[Entry]:
+    made: dict[str, Entry] = {}
+    for entry in entries:
+        parts = [_text(entry.student)] if several_students else []
+        stem = run_name(*parts, str(entry.objective), 0).removesuffix("-seed0")
+        names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, len(entries) + 2))
+        name = next(name for name in names if name not in made)
+        made[name] = replace(entry, name=name)
+    return list(made.values())
+
+
+def _text(student: Student) -> str:
+    return student if isinstance(student, str) else student.__name__
+
+
+def jobs_of(contest: Contest, entries: Sequence[Entry], folder: Path | None) -> dict[str, Job]:
+    """A job for each student and seed, by its name. Each is what ``limbeck distill`` or ``train`` would do by itself."""
+    settings = contest.settings
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    return {f"{entry.name}-seed{seed}": _job(contest, entry, seed, folder) for entry in entries for seed in seeds}
+
+
+def _job(contest: Contest, entry: Entry, seed: int, folder: Path | None) -> Job:
+    settings = contest.settings
+    name = f"{entry.name}-seed{seed}"
+    values: dict[str, Any] = {field: getattr(settings, field) for field in TeacherSettings.model_fields}
+    values |= entry.own | {"seed": seed, "name": name, "overwrite": False, "trackers": []}
+    values |= {"order_seed": None if settings.independent_order else settings.data_seed}
+    if folder is not None:
+        values |= {"runs_dir": folder, "resume": (folder / name).exists()}
+    student = _text(entry.student)
+    if entry.objective == ALONE:
+        own = {field: values[field] for field in TrainSettings.model_fields if field in values}
+        return Job(entry.student, None, CE(), TrainSettings.make({**own, "model": student}), contest.data)
+    names = {"student": student, "objective": str(entry.objective)}
+    made = DistillSettings.make({**values, **names})
+    return Job(entry.student, contest.teacher, entry.objective, made, contest.data)
