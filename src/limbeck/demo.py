@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import torch
 
-from limbeck.config import DemoSettings, DistillSettings, TrainSettings
-from limbeck.data import ImageData, load_data
+from limbeck.comparison import run_comparison
+from limbeck.config import CompareSettings, DemoSettings, TrainSettings
+from limbeck.contest import contest_of
 from limbeck.distillation import run
-from limbeck.job import Distilled, Job, job_of
-from limbeck.objectives import parse_objective
+from limbeck.engine.callbacks import Callback
+from limbeck.job import job_of
+from limbeck.objectives.expand import expand_objectives
 from limbeck.report.page import write_report
 from limbeck.report.table import MethodRow
-from limbeck.runs import STUDENT, run_name
+from limbeck.runs import STUDENT
 
 REPORT = "report.html"
 
@@ -30,62 +32,49 @@ class DemoResult:
     folder: Path
 
 
-def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoResult:
-    """Train a teacher on scikit-learn's digits, then the student alone and with each objective, ``seeds`` times each.
+def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequence[Callback] = ()) -> DemoResult:
+    """Train a teacher on scikit-learn's digits, then compare the student alone and with each objective over ``seeds``.
 
     Every student of a seed starts from the same weights and sees the same batches; seeds differ in both. The runs are small,
-    so each uses one thread: more would only wait for each other.
+    so one thread is used: more would only wait for each other.
 
     Args:
-        say: gets a line for each run.
+        say: gets a line for each thing a user wants to know.
+        callbacks: join both trainings, for progress.
 
     Raises:
         SettingError: a network or objective does not exist.
     """
-    for objective in settings.objectives:
-        parse_objective(objective)
     folder = _free_folder(settings.runs_dir)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        runs = list(_runs(settings, load_data("digits"), folder, say))
-    finally:
-        torch.set_num_threads(threads)
-    report = folder / REPORT
-    # The teacher's own run would stand twice in the table: its figures are in every student's result.
-    rows = write_report(runs[1:], report, title="limbeck demo: distilling handwritten digits")
-    return DemoResult(rows, report, folder)
-
-
-def _runs(settings: DemoSettings, data: ImageData, folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
     # A cosine, since these runs are far shorter than the benchmark's 240 epochs, for which the default steps are made.
     common = {"runs_dir": folder, "epochs": settings.epochs, "data": "digits", "schedule": "cosine", "select": "last"}
     # Twice as fast for the teacher's convolutions on a CPU.
     common |= {"checkpoint_epochs": settings.epochs, "channels_last": True}
-    teacher = TrainSettings.make({**common, "model": settings.teacher, "name": "teacher"})
-    yield _path(_do(job_of(teacher), data, "teacher", say))
-    weights = f"{settings.teacher}@{folder / 'teacher' / STUDENT}"
-    for seed in range(settings.seeds):
-        own = {**common, "seed": seed}
-        alone = TrainSettings.make({**own, "model": settings.student, "name": run_name("alone", seed)})
-        yield _path(_do(job_of(alone), data, f"student alone, seed {seed}", say))
-        for objective in settings.objectives:
-            names = {"teacher": weights, "student": settings.student, "objective": objective}
-            taught = DistillSettings.make({**own, **names, "name": run_name(objective, seed)})
-            yield _path(_do(job_of(taught), data, f"{objective}, seed {seed}", say))
-
-
-def _do(job: Job, data: ImageData, label: str, say: Callable[[str], None]) -> Distilled:
-    done = run(Job(job.student, job.teacher, job.objective, job.settings, data), say=lambda line: None)
-    test = done.result.test
-    assert test is not None
-    say(f"{label:<24} {test['accuracy']:7.2%} of test digits   {done.result.seconds:5.1f} s")
-    return done
-
-
-def _path(done: Distilled) -> Path:
+    contest = CompareSettings.make(
+        {
+            **common,
+            "teacher": f"{settings.teacher}@{folder / 'teacher' / STUDENT}",
+            "student": settings.student,
+            "objectives": settings.objectives,
+            "seeds": settings.seeds,
+            "independent_order": True,
+            "name": "students",
+        }
+    )
+    expand_objectives(settings.objectives)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        teacher = TrainSettings.make({**common, "model": settings.teacher, "name": "teacher"})
+        taught = run(job_of(teacher), callbacks=callbacks, say=say).result.test
+        assert taught is not None
+        say(f"the teacher is right on {taught['accuracy']:.2%} of the test digits")
+        done = run_comparison(contest_of(contest), callbacks=callbacks, say=say)
+    finally:
+        torch.set_num_threads(threads)
     assert done.folder is not None
-    return done.folder
+    rows = write_report([done.folder], folder / REPORT, title="limbeck demo: distilling handwritten digits")
+    return DemoResult(rows, folder / REPORT, folder)
 
 
 def _free_folder(runs_dir: Path) -> Path:

@@ -10,10 +10,12 @@ from limbeck.config import DemoSettings
 
 def demo(settings: DemoSettings, output: Output) -> None:
     """Run the demo and show its table."""
+    from limbeck.cli.progress import Progress
     from limbeck.demo import run_demo
     from limbeck.report.table import rich_table
 
-    done = run_demo(settings, output.say)
+    with Progress(output) as progress:
+        done = run_demo(settings, output.say, [progress])
     value = {
         "rows": [row.as_dict() for row in done.rows],
         "report": str(done.report),

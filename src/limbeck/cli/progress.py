@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: one live line on a terminal, a plain line an epoch elsewhere."""
+"""How far a run is, on stderr: one live line on a terminal, elsewhere a plain line an epoch, of short ones a few."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BAR = 20
 _PLAIN_SECONDS = 10.0
+_EPOCH_SECONDS = 2.0
+_FIRST = (1, 2, 3)
 
 
 class Progress(Callback):
@@ -55,7 +57,10 @@ class Progress(Callback):
 
     def on_epoch(self, loop: Loop, metrics: dict[str, float]) -> None:
         self.accuracies = [v for name, v in metrics.items() if name.rpartition("/")[2] == "accuracy"] or self.accuracies
-        self._print()
+        # Where epochs take no time, a line for each would be all that is to be read.
+        epoch, last = loop.position.epoch, loop.stages[loop.position.stage].epochs
+        if epoch in (*_FIRST, last) or time.perf_counter() - self.printed >= _EPOCH_SECONDS:
+            self._print()
 
     def on_end(self, loop: Loop) -> None:
         self._stop()
