@@ -65,18 +65,26 @@ def same(one: Path, two: Path) -> bool:
 # -- each as alone -----------------------------------------------------------------------------------------------------
 
 
-def test_a_member_is_the_same_run_made_alone(tmp_path: Path) -> None:
+FEW: list[dict[str, Any]] = [
+    {"objective": "icd+kd", "student": DROPOUT},
+    {"objective": "ce + crd(negatives=20)", "ema": 0.9, "optimizer": "adamw", "schedule": "cosine"},
+    {"objective": "ce + ab(init_epochs=1)"},
+]
+MANY: list[dict[str, Any]] = [
+    *FEW,
+    {"objective": "ce + 100*at()", "clip_norm": 0.5, "lr": 0.01, "warmup_epochs": 0.5},
+    {"objective": "ce + 0.1*fitnet()", "student": "convnet(widths=[6, 12, 20])"},
+    {"objective": "simkd()"},
+    {"objective": "alone", "weight_decay": 0.0},
+    {"objective": "mlkd", "stages": [{"objective": "kd", "epochs": 1}]},
+]
+
+
+@pytest.mark.parametrize("members", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
+def test_a_member_is_the_same_run_made_alone(tmp_path: Path, members: list[dict[str, Any]]) -> None:
     """Bit for bit: different students, dropout's random numbers, memories, stages of their own, moving averages."""
-    members = [
-        {"objective": "icd+kd", "student": DROPOUT},
-        {"objective": "ce + crd(negatives=20)", "ema": 0.9, "optimizer": "adamw", "schedule": "cosine"},
-        {"objective": "ce + 100*at()", "clip_norm": 0.5, "lr": 0.01, "warmup_epochs": 0.5},
-        {"objective": "ce + 0.1*fitnet()", "student": "convnet(widths=[6, 12, 20])"},
-        {"objective": "ce + ab(init_epochs=1)"},
-        {"objective": "simkd()"},
-    ]
-    done = compare(tmp_path, members=members, objectives=["dkd"], log_steps=2)
-    assert len(done.results) == 9
+    done = compare(tmp_path, members=members, objectives=["dkd"], baselines=False, log_steps=2)
+    assert len(done.results) == 1 + len(members)
     for name in done.results:
         alone = run(job_of(read_settings(tmp_path / "all" / name).model_copy(update={"runs_dir": tmp_path / "alone"})))
         assert alone.folder is not None
@@ -238,7 +246,7 @@ class StopAt(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize("step", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_repeats_nothing(tmp_path: Path, step: int) -> None:
     changes: dict[str, Any] = {"objectives": ["icd+kd"], "log_steps": 2, "group_size": 2, "student": [DROPOUT]}
     compare(tmp_path / "whole", **changes)

@@ -15,7 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from limbeck.config import DistillSettings
+from limbeck.comparison import run_comparison
+from limbeck.config import CompareSettings, DistillSettings
+from limbeck.contest import contest_of
 from limbeck.distillation import run
 from limbeck.job import job_of
 from limbeck.runs import read_metrics
@@ -75,13 +77,35 @@ def check_equal(one: Path, two: Path, terms: tuple[str, ...]) -> None:
     [
         ("icd+kd", ("loss", "ce", "icd.contrast", "icd.invariance", "kd", "train_accuracy")),
         # No cross-entropy: the classifier gets no gradient, which DDP must be told.
-        ("icd(exclude_same_class=True)", ("loss", "icd.contrast", "icd.invariance")),
+        pytest.param(
+            "icd(exclude_same_class=True)", ("loss", "icd.contrast", "icd.invariance"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_two_processes_equal_one(server: Any, tmp_path: Path, objective: str, terms: tuple[str, ...]) -> None:
     train(tmp_path / "one", {"objective": objective})
     two = train_in_two(server, tmp_path / "two", {"objective": objective})
     check_equal(tmp_path / "one" / "run", two, terms)
+
+
+def compare(folder: Path, changes: dict[str, Any], place: dict[str, str] | None = None) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(place or {})
+    values = {name: value for name, value in SETTINGS.items() if name != "objective"}
+    own = {"objectives": ["icd", "dkd"], "seeds": 1, "augment": "crop=1,flip", "teacher_cache": folder / "cache"}
+    run_comparison(contest_of(CompareSettings.make({**values, **own, "runs_dir": folder, **changes})))
+
+
+@pytest.mark.slow
+def test_two_processes_compare_what_one_compares(server: Any, tmp_path: Path) -> None:
+    """With the teacher's answers from a cache that the two write together."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    compare(tmp_path / "one", {})
+    two = train_in_two(server, tmp_path / "two", {}, target=compare)
+    for name in ("alone-seed0", "kd-seed0", "icd-seed0", "dkd-seed0"):
+        check_equal(tmp_path / "one" / "run" / name, two / name, ("loss",))
+    assert (two / "table.md").is_file()
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     [
         (3, False),
         pytest.param(9, False, marks=pytest.mark.slow),
-        (12, False),
+        pytest.param(12, False, marks=pytest.mark.slow),
         pytest.param(24, False, marks=pytest.mark.slow),
         (0, True),
     ],
