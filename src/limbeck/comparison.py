@@ -101,7 +101,7 @@ class _Comparison:
     def run(self) -> Comparison:
         """From the check of every student to the table."""
         trackers_of(self.session, self._path)  # for what may be wrong with them
-        self._choose_layout()
+        self._choose()
         self._check()
         groups = self._groups()
         self.session.score_teacher()
@@ -125,16 +125,16 @@ class _Comparison:
 
     # -- before the first step -----------------------------------------------------------------------------------------
 
-    def _choose_layout(self) -> None:
-        """One memory order for all, measured where it is not given with the first student that has a teacher."""
+    def _choose(self) -> None:
+        """What is left to be measured is so once for all, with the first student that has a teacher."""
         plan = next((plan for plan in self.plans.values() if plan.needs_teacher), next(iter(self.plans.values())))
-        known = self.settings.channels_last if self.runs is None else self.runs.channels_last
-        job = plan.job if known is None else plan.job.with_layout(known)
-        chosen = self.session.choose_layout(replace(plan, job=job))
-        self.settings = self.settings.model_copy(update={"channels_last": chosen})
-        self.plans = {name: replace(plan, job=plan.job.with_layout(chosen)) for name, plan in self.plans.items()}
-        self.jobs = {name: job.with_layout(chosen) for name, job in self.jobs.items()}
-        if self.runs is not None and known != chosen:
+        known = {} if self.runs is None else self.runs.chosen
+        chosen = self.session.choose(replace(plan, job=plan.job.with_settings(**known)))
+        values = {**known, **chosen}
+        self.settings = self.settings.model_copy(update=values)
+        self.plans = {name: replace(plan, job=plan.job.with_settings(**values)) for name, plan in self.plans.items()}
+        self.jobs = {name: job.with_settings(**values) for name, job in self.jobs.items()}
+        if self.runs is not None and chosen:
             self.runs.record(self.settings)
 
     def _check(self) -> None:
@@ -159,7 +159,7 @@ class _Comparison:
         if self.runs is not None and self.runs.resumed and path is not None and path.exists():
             return _read_groups(path, self.jobs)
         groups = self._new_groups()
-        if self.runs is not None and self.accelerator.is_main_process:
+        if self.runs is not None and self.session.accelerator.is_main_process:
             self.runs.write_text(GROUPS, json.dumps(groups, indent=2) + "\n")
         return groups
 
@@ -227,13 +227,13 @@ class _Comparison:
                 self.failures[name] = member.learner.failure
                 _write_failure(member.learner.failure, member.runs)
             session.dismiss(member)
-        if checkpoint is not None and self.accelerator.is_main_process:
+        if checkpoint is not None and self.session.accelerator.is_main_process:
             checkpoint.unlink(missing_ok=True)
 
     # -- the result ----------------------------------------------------------------------------------------------------
 
     def _tell(self) -> Sequence[MethodRow]:
-        if self._path is None or not self.accelerator.is_main_process:
+        if self._path is None or not self.session.accelerator.is_main_process:
             entry = {f"{e.name}-seed{seed}": e for e in self.entries for seed in self._seeds}
             return summarise(list(self.results.values()), [entry[name].variant for name in self.results])
         folders = [self._path / name for name in self.jobs]

@@ -148,8 +148,8 @@ class RunSettings(DataSettings):
     )
 
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="Precision of the networks; losses are fp32."
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        default="fp32", description="Precision of the networks; losses are fp32. auto is bf16 where that is measured faster."
     )
     compile: bool = Field(default=False, description="Compile student, objective and teacher with torch.compile.")
     channels_last: bool | None = Field(
@@ -182,6 +182,10 @@ class RunSettings(DataSettings):
     plugins: list[str] = Field(
         default=[], description="Your own Python files or modules that add objectives, models or data."
     )
+
+    def to_measure(self) -> set[str]:
+        """Names of the settings that are left to be measured."""
+        return {name for name, value in (("channels_last", None), ("precision", "auto")) if getattr(self, name) == value}
 
     def check_networks(self) -> None:
         """Raise SettingError for a network that must be named and is not."""

@@ -106,12 +106,12 @@ def opened(plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> Iterato
 
 
 def settled_plan(session: Session, plan: Plan, runs: RunFolder | None) -> Plan:
-    """The plan with the memory order that is chosen for it, which its folder then tells."""
-    job = plan.job
-    if runs is not None and runs.channels_last is not None:
-        job = job.with_layout(runs.channels_last)
-    job = job.with_layout(session.choose_layout(replace(plan, job=job)))
-    if runs is not None and job.settings.channels_last != runs.channels_last:
+    """The plan with the settings that were left to be measured, which its folder then tells."""
+    known = {} if runs is None else runs.chosen
+    job = plan.job.with_settings(**known)
+    chosen = session.choose(replace(plan, job=job))
+    job = job.with_settings(**chosen)
+    if runs is not None and chosen:
         runs.record(job.described(plan.objective))
     return replace(plan, job=job)
 

@@ -72,9 +72,9 @@ class Job:
             words |= {"model": student}
         return self.settings.model_copy(update=words)
 
-    def with_layout(self, channels_last: bool) -> Job:
-        """The same job with a memory order that was measured."""
-        return replace(self, settings=self.settings.model_copy(update={"channels_last": channels_last}))
+    def with_settings(self, **values: Any) -> Job:
+        """The same job with other values of some settings."""
+        return replace(self, settings=self.settings.model_copy(update=values))
 
     @property
     def student_name(self) -> str:

@@ -40,7 +40,7 @@ _NOT_PART_OF_THE_RUN = {
 class RunFolder:
     """The folder of one run. A folder that exists is opened only with ``resume`` and emptied only with ``overwrite``.
 
-    channels_last: the setting, or what was measured when a resumed run began; None where it is still to be measured.
+    chosen: what was measured when a resumed run began, of the settings that are left to be measured now.
 
     Of several processes the first makes the folder and is the only one that writes; the others learn how it went.
 
@@ -51,7 +51,7 @@ class RunFolder:
     def __init__(self, settings: RunSettings, default_name: str) -> None:
         self.path = settings.runs_dir / (settings.name or default_name)
         self.resumed = False
-        self.channels_last = settings.channels_last
+        self.chosen: dict[str, Any] = {}
         self._replaced: Path | None = None
         problem: RunFolderError | None = None
         if rank() == 0:
@@ -60,9 +60,9 @@ class RunFolder:
             except RunFolderError as error:
                 problem = error
         if world_size() > 1:
-            told: list[Any] = [(problem, self.resumed, self.channels_last)]
+            told: list[Any] = [(problem, self.resumed, self.chosen)]
             dist.broadcast_object_list(told)
-            problem, self.resumed, self.channels_last = told[0]
+            problem, self.resumed, self.chosen = told[0]
         if problem is not None:
             raise problem
 
@@ -95,9 +95,8 @@ class RunFolder:
 
     def _check_same(self, settings: RunSettings) -> None:
         before = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-        if self.channels_last is None:  # what was measured then holds on
-            self.channels_last = before.get("channels_last")
-            settings = settings.model_copy(update={"channels_last": self.channels_last})
+        self.chosen = {name: before.get(name) for name in settings.to_measure()}
+        settings = settings.model_copy(update=self.chosen)
         now = yaml.safe_load(self._config(settings))
         keys = (before.keys() | now.keys()) - _NOT_PART_OF_THE_RUN
         changed = [

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,10 +17,11 @@ from limbeck.caching import Caches, check_cachable
 from limbeck.config import RunSettings
 from limbeck.data import FileBatches, ImageData, ResidentBatches
 from limbeck.data.seeds import mix
-from limbeck.engine.fastest import agreed, fastest_layout, forward_pass, together, training_step
+from limbeck.engine.fastest import Layout, agreed, fastest_layout, forward_pass, together, training_step
 from limbeck.engine.learner import Learner
 from limbeck.engine.memory import Footprint, footprint
 from limbeck.engine.probe import build_objectives, check_classes, probe_signals
+from limbeck.engine.runtime import make_accelerator
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import NonFiniteError, SettingError, TapError, TeacherError
 from limbeck.evaluate import Score, score
@@ -351,37 +353,55 @@ class Session:
                 self._fast = for_inference(tapped, inputs, compile=self.settings.compile, say=logger.info)
         return self._fast
 
-    def choose_layout(self, plan: Plan) -> bool:
-        """Whether images and convolutions lie in channels-last order from now on: as the settings say, else as measured.
+    def choose(self, plan: Plan) -> dict[str, Any]:
+        """The settings that are left to be measured, as they are from now on: memory order and precision.
 
-        Measured is a step of this student with its teacher, in both orders in turn, and only where the training is longer
-        than a minute; otherwise the order stays as it is, so that short runs are the same to the last bit.
+        Measured is a step of this student with its teacher, each way in turn, and only where the training is longer than a
+        minute; otherwise both stay as they are, so that short runs are the same to the last bit.
         """
-        asked = plan.job.settings.channels_last
-        if asked is None:
-            asked = self._measured_layout(plan) if self.epochs * len(self.feeds.train) >= _FEW_STEPS else False
-        self.channels_last = asked
-        if asked and self.network is not None:
+        settings = plan.job.settings
+        open_ = settings.to_measure()
+        layout = Layout(bool(settings.channels_last), settings.precision == "bf16")
+        if open_ and self.epochs * len(self.feeds.train) >= _FEW_STEPS:
+            found = self._measured(plan, layout, open_)
+            layout = Layout(*agreed((found.channels_last, found.bf16)))
+        chosen = {"channels_last": layout.channels_last, "precision": "bf16" if layout.bf16 else "fp32"}
+        chosen = {name: value for name, value in chosen.items() if name in open_}
+        self._arrange(settings.model_copy(update=chosen), layout)
+        return chosen
+
+    def _arrange(self, settings: RunSettings, layout: Layout) -> None:
+        if settings.precision == "bf16" != self.settings.precision:
+            self.accelerator = make_accelerator(settings)
+        self.settings = self.settings.model_copy(
+            update={"precision": settings.precision, "channels_last": settings.channels_last}
+        )
+        self.distill = self.distill.model_copy(update={"precision": settings.precision})
+        self.channels_last = layout.channels_last
+        if layout.channels_last and self.network is not None:
             self.network.tapped.to(memory_format=torch.channels_last)
             self._told = None
-        return asked
 
-    def _measured_layout(self, plan: Plan) -> bool:
+    def _measured(self, plan: Plan, simplest: Layout, open_: set[str]) -> Layout:
         member = self.admit(plan_of(plan.job), None, name="trial", measure=False, say=lambda line: None)
         learner, teacher = member.learner, self.network if plan.needs_teacher else None
         seen = Seen(self.probe)
         told = Signals() if teacher is None else self._ask_teacher(teacher, seen).renamed(learner.names)
-        student = training_step(learner.trainable, seen.by(learner.task), told, self.probe)
-        parts = [student]
+        parts = [training_step(learner.trainable, seen.by(learner.task), told, self.probe)]
         if teacher is not None and self.distill.teacher_cache is None:
             parts.append(forward_pass(teacher.tapped, seen.by(self.teacher_task)))
-        with self.accelerator.autocast():
-            found = fastest_layout(together(parts), self.device, images=seen.by(learner.task).ndim == 4)
+        images = seen.by(learner.task).ndim == 4
+        layouts = [
+            Layout(last, half)
+            for half in ((False, True) if "precision" in open_ else (simplest.bf16,))
+            for last in ((False, True) if "channels_last" in open_ and images else (simplest.channels_last,))
+        ]
+        found = fastest_layout(together(parts), self.device, layouts)
         self.dismiss(member)
-        long = found.seconds * self.epochs * len(self.feeds.train) > _A_MINUTE
-        if long:
-            self.say(f"layout      {found}")
-        return agreed(long and found.layout.channels_last)
+        if found.seconds * self.epochs * len(self.feeds.train) <= _A_MINUTE:
+            return simplest
+        self.say(f"layout      {found}")
+        return found.layout
 
     def dismiss(self, member: Member) -> None:
         """Let go of a student that is done, or that another takes the memory of."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.config import DistillSettings, RunSettings, TrainSettings
+from limbeck.config import CompareSettings, DistillSettings, RunSettings, TrainSettings
+from limbeck.contest import contest_of, entries_of
 from limbeck.data.sources import find_source
 from limbeck.data.views import parse_view_sets
 from limbeck.models.spec import parse_spec
@@ -39,8 +40,9 @@ PROTOCOL = {
 
 
 def read(path: Path) -> RunSettings:
-    verb = TrainSettings if "\nmodel:" in path.read_text(encoding="utf-8") else DistillSettings
-    return verb.read(path)
+    text = path.read_text(encoding="utf-8")
+    kinds = {"\nmodel:": TrainSettings, "\nobjectives:": CompareSettings}
+    return next((kind for key, kind in kinds.items() if key in text), DistillSettings).read(path)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -48,8 +50,11 @@ def test_a_recipe_names_what_exists(path: Path) -> None:
     settings = read(path)
     assert find_source(settings.data)
     assert parse_view_sets("none" if settings.augment == "auto" else settings.augment)
-    network = settings.model if isinstance(settings, TrainSettings) else getattr(settings, "student", None)
-    assert parse_spec(network or "").name in zoo_models()
+    networks = settings.model if isinstance(settings, TrainSettings) else getattr(settings, "student", None)
+    for network in networks if isinstance(networks, list) else [networks]:
+        assert parse_spec(network or "").name in zoo_models()
+    if isinstance(settings, CompareSettings):
+        assert entries_of(contest_of(settings))
     if isinstance(settings, DistillSettings):
         assert parse_objective(settings.objective)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from limbeck.random_state import RandomState
 from limbeck.signals import Batch, Signals
 
 MARGIN = 0.05
+T = TypeVar("T")
 Make = Callable[["Layout"], Callable[[], object]]
 
 
@@ -64,14 +66,13 @@ class Found:
 def fastest_layout(
     make: Make,
     device: torch.device | str,
+    layouts: Sequence[Layout],
     *,
-    images: bool = True,
-    bf16: bool = False,
     margin: float = MARGIN,
     rounds: int = 7,
     seconds: float = 3.0,
 ) -> Found:
-    """The layout in which a piece of work takes least time; the simplest one unless another wins by more than ``margin``.
+    """The layout in which a piece of work takes least time; the first one unless another wins by more than ``margin``.
 
     Each layout runs once untimed, then all in turn, until there are enough rounds or the seconds are over, but at least
     twice. Random states are as before afterwards. Processes of one run may find different layouts; let one decide.
@@ -80,18 +81,14 @@ def fastest_layout(
         make: the work in a layout, as :func:`training_step` and :func:`forward_pass` make it. It must change nothing that
             others use.
         device: where it runs.
-        images: whether channels_last is tried, which is for (B, C, H, W) inputs.
-        bf16: whether bfloat16 autocast is tried, which changes the numbers.
-        margin: share of the simplest layout's time that another must save, 0 to 1.
+        layouts: those to try, the simplest first. Channels-last is for (B, C, H, W) inputs; bfloat16 changes the numbers.
+        margin: share of the first layout's time that another must save, 0 to 1.
         rounds, seconds: the most that is spent, whatever comes first.
 
     Raises:
-        Exception: whatever the work raises in the simplest layout. A layout that fails otherwise is left out and named.
+        Exception: whatever the work raises in the first layout. A layout that fails otherwise is left out and named.
     """
-    simplest = Layout()
-    layouts = [
-        Layout(last, half) for half in ((False, True) if bf16 else (False,)) for last in (False, True)[: 1 + images]
-    ]
+    simplest = layouts[0]
     device = torch.device(device)
     failed: dict[Layout, str] = {}
     works: dict[Layout, Callable[[], object]] = {}
@@ -168,13 +165,12 @@ def together(parts: Sequence[Make]) -> Make:
     return make
 
 
-def agreed(choice: bool) -> bool:
+def agreed(choice: T) -> T:
     """The first process's choice, in all of them: their clocks differ."""
+    told = [choice]
     if world_size() > 1:
-        told = [choice]
         dist.broadcast_object_list(told)
-        (choice,) = told
-    return choice
+    return told[0]
 
 
 def _precision(layout: Layout, images: Tensor) -> torch.autocast:

@@ -24,7 +24,7 @@ from limbeck.config import RunSettings
 from limbeck.distributed import world_size
 from limbeck.errors import SettingError, check_choice
 
-_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16", "auto": "no"}  # until it is measured
 
 
 def make_accelerator(settings: RunSettings) -> Accelerator:
