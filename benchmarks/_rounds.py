@@ -220,7 +220,9 @@ def take_turns(ways: Sequence[Way], options: argparse.Namespace) -> dict[str, Ti
     Each is a fresh process that does nothing else, so that its peak memory is its own, and waits while others work. They get
     ready one after another, for some of them measure then what is fastest.
     """
-    context = multiprocessing.get_context("spawn")
+    # Not this process's fork, which would hold this one's memory and threads; PyTorch alone is imported but once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
     deadline = time.perf_counter() + 60 * options.minutes
     processes, ends, found = [], {}, {}
     try:
@@ -267,6 +269,8 @@ def _measure(ends: Mapping[str, Connection], found: Mapping[str, Timed], rounds:
 
 def _compete(connection: Connection, way: Way, device: str, threads: int) -> None:
     logging.disable(logging.WARNING)
+    # A loader's workers are to start as they do in any script.
+    multiprocessing.set_start_method(None, force=True)
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)

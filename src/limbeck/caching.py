@@ -136,7 +136,9 @@ class Caches:
             f"cache       {folder}: writing {', '.join(layout.shapes)} of {layout.samples:,} {name} samples in "
             f"{layout.slots:,} view{'s' * (layout.slots != 1)} each, {plan.bytes / 1e6:,.1f} MB"
         )
-        return write_cache(folder, plan, batches, self.compute, on_progress=_Progress(self.say))
+        # Batches as large as in training: larger ones would be the peak of the memory.
+        size = self.settings.batch_size
+        return write_cache(folder, plan, batches, self.compute, batch_size=size, on_progress=_Progress(self.say))
 
 
 class _Progress:

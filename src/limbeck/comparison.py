@@ -18,8 +18,6 @@ from limbeck.engine.loop import Loop
 from limbeck.engine.memory import Footprint, free_memory, groups_that_fit
 from limbeck.errors import Failure, RunFolderError
 from limbeck.job import Distilled, Job, Plan, plan_of
-from limbeck.report.formats import write_tables
-from limbeck.report.page import write_report
 from limbeck.report.read import read_run
 from limbeck.report.table import MethodRow, summarise
 from limbeck.runs import FAILURE, Result, RunFolder, run_name
@@ -236,6 +234,9 @@ class _Comparison:
         if self._path is None or not self.session.accelerator.is_main_process:
             entry = {f"{e.name}-seed{seed}": e for e in self.entries for seed in self._seeds}
             return summarise(list(self.results.values()), [entry[name].variant for name in self.results])
+        from limbeck.report.formats import write_tables
+        from limbeck.report.page import write_report  # which imports matplotlib
+
         folders = [self._path / name for name in self.jobs]
         rows = write_report(folders, self._path / REPORT, title=f"limbeck compare: {self._path.name}")
         write_tables(rows, self._path)

@@ -149,7 +149,8 @@ class RunSettings(DataSettings):
 
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
-        default="fp32", description="Precision of the networks; losses are fp32. auto is bf16 where that is measured faster."
+        default="fp32",
+        description="Precision of the networks; losses are fp32. auto is bf16 where that is measured faster.",
     )
     compile: bool = Field(default=False, description="Compile student, objective and teacher with torch.compile.")
     channels_last: bool | None = Field(
@@ -185,7 +186,9 @@ class RunSettings(DataSettings):
 
     def to_measure(self) -> set[str]:
         """Names of the settings that are left to be measured."""
-        return {name for name, value in (("channels_last", None), ("precision", "auto")) if getattr(self, name) == value}
+        return {
+            name for name, value in (("channels_last", None), ("precision", "auto")) if getattr(self, name) == value
+        }
 
     def check_networks(self) -> None:
         """Raise SettingError for a network that must be named and is not."""

@@ -16,7 +16,6 @@ from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
 from limbeck.job import job_of
 from limbeck.objectives.expand import expand_objectives
-from limbeck.report.page import write_report
 from limbeck.report.table import MethodRow
 from limbeck.runs import STUDENT
 
@@ -72,6 +71,8 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
         done = run_comparison(contest_of(contest), callbacks=callbacks, say=say)
     finally:
         torch.set_num_threads(threads)
+    from limbeck.report.page import write_report  # which imports matplotlib
+
     assert done.folder is not None
     rows = write_report([done.folder], folder / REPORT, title="limbeck demo: distilling handwritten digits")
     return DemoResult(rows, folder / REPORT, folder)

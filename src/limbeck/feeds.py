@@ -159,7 +159,7 @@ def _in_order(
 def _all_of(data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device) -> EvalBatches:
     return lambda: eval_batches(
         split,
-        settings.batch_size * 2,
+        settings.batch_size,
         device,
         rank(),
         world_size(),

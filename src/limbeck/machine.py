@@ -6,10 +6,13 @@ import platform
 import resource
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+
+_PROC_STATUS = Path("/proc/self/status")
 
 
 def versions() -> dict[str, str]:
@@ -45,6 +48,9 @@ def peak_memory_mb(device: torch.device) -> float:
     """Most memory in use so far, in MiB: tensors on a GPU, the whole process elsewhere."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    with suppress(OSError, StopIteration):  # Linux tells the process's own; what getrusage tells outlives an exec
+        lines = _PROC_STATUS.read_text().splitlines()
+        return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 2**10, 1)
     # Kilobytes on Linux, bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

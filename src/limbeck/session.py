@@ -19,7 +19,7 @@ from limbeck.data import FileBatches, ImageData, ResidentBatches
 from limbeck.data.seeds import mix
 from limbeck.engine.fastest import Layout, agreed, fastest_layout, forward_pass, together, training_step
 from limbeck.engine.learner import Learner
-from limbeck.engine.memory import Footprint, footprint
+from limbeck.engine.memory import Footprint, footprint, give_back_memory
 from limbeck.engine.probe import build_objectives, check_classes, probe_signals
 from limbeck.engine.runtime import make_accelerator
 from limbeck.engine.trainable import Stage, Trainable
@@ -411,6 +411,7 @@ class Session:
     def settle(self) -> None:
         """Everything is checked and training begins: feature maps of the probe are let go."""
         self._told = None
+        give_back_memory()
 
 
 def _feeds_of(data: ImageData | Loaders, settings: RunSettings, device: torch.device) -> Feeds:

@@ -202,6 +202,9 @@ class ResidentBatches:
 
     def _batch(self, rows: Tensor, ids: Sequence[Tensor]) -> Batch:
         images, copies = self._images.index_select(0, rows), len(self.views)
+        if copies == 1:
+            labels, index = self._labels.index_select(0, rows), self._index.index_select(0, rows)
+            return Batch(self.views[0].apply(images, ids[0]), labels, index, ids[0])
         inputs = [views.apply(images, each) for views, each in zip(self.views, ids, strict=True)]
         return Batch(
             inputs=torch.cat(inputs),

@@ -17,7 +17,7 @@ from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.engine.interrupt import Interrupted, InterruptGuard
 from limbeck.engine.learner import Learner, Outcome
-from limbeck.engine.runtime import whole_parameters
+from limbeck.engine.runtime import allow_compiling, whole_parameters
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import Failure, NonFiniteError, RunFolderError, SettingError, SignalError
 from limbeck.evaluate.accuracy import Score, scores
@@ -146,6 +146,8 @@ class Loop:
     def _prepare(self) -> None:
         # Else Accelerate unscales and holds on to the optimizers of earlier stages too.
         self.accelerator.free_memory()
+        if self.settings.compile:
+            allow_compiling(len(self.learners))
         first = self._first() if self.accelerator.num_processes > 1 else None
         inside = bool(self.position.epoch or self.position.batch)
         for learner in self.active:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,14 @@ def free_memory(device: torch.device) -> int:
     import psutil  # type: ignore[import-untyped]  # of accelerate's own requirements
 
     return int(psutil.virtual_memory().available)
+
+
+def give_back_memory() -> None:
+    """Give memory that set-up took and freed back to the system, where the C library can (glibc keeps it otherwise)."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def groups_that_fit(footprints: Iterable[Footprint], free: int, most: int | None) -> list[list[int]]:

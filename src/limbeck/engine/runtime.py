@@ -74,6 +74,14 @@ def stepping(accelerator: Accelerator, optimizer: Any) -> Any:
     return optimizer.optimizer if plain and accelerator.scaler is None else optimizer
 
 
+def allow_compiling(modules: int) -> None:
+    """Let torch.compile make a graph of each of so many modules of one class; beyond its limit it would run them uncompiled."""
+    from torch._dynamo import config
+
+    # Students of one kind share a graph; a smaller last batch is another graph.
+    config.recompile_limit = max(config.recompile_limit, 2 * modules + 8)
+
+
 def sharded(model: nn.Module) -> bool:
     """Whether the parameters are spread over the processes (FSDP2)."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
