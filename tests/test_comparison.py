@@ -136,8 +136,8 @@ def test_the_teacher_sees_a_batch_once_however_many_learn_from_it(tmp_path: Path
             baselines=False,
         )
         counts.append(CountTeacher.batches[31])
-    # Five batches of 31 in each of three epochs, and a probe.
-    assert counts == [16, 16]
+    # Five batches of 31 in each of three epochs; a probe, nine batches of the validation split and one of the test split.
+    assert counts == [26, 26]
 
 
 def test_same_batches_for_all_or_an_order_for_each_seed(tmp_path: Path) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich import box
-from rich.table import Table
 
 from limbeck.cli.output import Output
 from limbeck.cli.settings import EvaluateSettings
@@ -15,20 +11,15 @@ from limbeck.config import DataSettings
 from limbeck.errors import SettingError
 
 if TYPE_CHECKING:
-    import torch
-
-    from limbeck.data import ImageData, ImageSplit
-    from limbeck.evaluate import Score
-    from limbeck.networks import Network
-    from limbeck.signals import Batch
-
-# Of these sources a network without weights is random, so its score would say nothing.
-_RANDOM_WITHOUT_WEIGHTS = ("zoo", "timm", "torchvision")
+    from limbeck.data import ImageData
+    from limbeck.evaluate.bench import Options
 
 
 def evaluate(settings: EvaluateSettings, output: Output) -> None:
-    """Score the network that the settings name."""
+    """Evaluate the network that the settings name."""
     from limbeck.cli.device import pick_device
+    from limbeck.cli.figures import tables
+    from limbeck.evaluate.suite import evaluate_networks
     from limbeck.feeds import read_data
     from limbeck.plugins import load_plugins
 
@@ -36,21 +27,64 @@ def evaluate(settings: EvaluateSettings, output: Output) -> None:
         raise SettingError(
             "name a network: a run folder, a weights file or NAME@FILE, as in 'limbeck evaluate runs/NAME'."
         )
+    parts = _parts(settings)
     load_plugins(settings.plugins)
     device = pick_device(settings.device)
     settings = _with_data_of_run(settings)
     data = read_data(settings)
-    split = _split(data, settings.split)
-    networks = {"model": _open(settings.model or "", "model", data, split, device)}
-    if settings.teacher:
-        networks["teacher"] = _open(settings.teacher, "teacher", data, split, device)
-    scores = _score(networks, data, split, settings, device)
-    value: dict[str, Any] = {"data": data.name, "split": settings.split}
-    value |= {
-        who: {"name": networks[who].name, "parameters": networks[who].parameters} | found.as_dict()
-        for who, found in scores.items()
-    }
-    output.result(value, lambda: _table(data.name, settings.split, networks, scores))
+    evaluation = evaluate_networks(
+        settings.model or "",
+        data,
+        teacher=settings.teacher,
+        split=settings.split,
+        options=_options(settings, parts, data),
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        device=device,
+        progress=output.say if parts else None,
+    )
+    for remark in evaluation.remarks:
+        output.say(remark)
+    output.result(evaluation.as_dict(), *(lambda table=table: table for table in tables(evaluation)))
+
+
+def _parts(settings: EvaluateSettings) -> tuple[str, ...]:
+    from limbeck.evaluate.parts import NAMES, check_parts
+
+    named = [name.strip() for text in settings.parts for name in text.split(",") if name.strip()]
+    check_parts(named)
+    asked = {*named, *(["transfer"] if settings.transfer else []), *(["ood"] if settings.ood else [])}
+    if settings.all:
+        # Without a teacher or other data there is nothing to say in these; who names one of them is told.
+        asked |= {*NAMES} - ({"fidelity"} if not settings.teacher else set())
+        asked -= set() if settings.transfer or "transfer" in named else {"transfer"}
+    return tuple(name for name in NAMES if name in asked)
+
+
+def _options(settings: EvaluateSettings, parts: tuple[str, ...], data: ImageData) -> Options:
+    from limbeck.evaluate.bench import NOISE, Options
+
+    return Options(
+        parts=parts,
+        robustness_limit=settings.robustness_limit,
+        transfer=None if settings.transfer is None else _other(settings.transfer, settings, data),
+        protocol=settings.transfer_protocol,
+        transfer_epochs=settings.transfer_epochs,
+        other=NOISE if settings.ood in (None, NOISE) else _other(settings.ood or "", settings, data),
+    )
+
+
+def _other(name: str, settings: EvaluateSettings, data: ImageData) -> ImageData:
+    """Other data, its images at the size of the data's."""
+    from limbeck.data import load_data
+
+    return load_data(
+        name,
+        data_dir=settings.data_dir,
+        image_size=data.image_size,
+        download=settings.download,
+        skip_unreadable=settings.skip_unreadable,
+    )
 
 
 def _with_data_of_run(settings: EvaluateSettings) -> EvaluateSettings:
@@ -72,78 +106,3 @@ def _read_data_settings(config: Path) -> dict[str, Any]:
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     fields = DataSettings.model_fields
     return {name: values[name] for name in fields if name in values} if isinstance(values, dict) else {}
-
-
-def _split(data: ImageData, name: str) -> ImageSplit:
-    splits = {"train": data.train, "validation": data.val, "test": data.test}
-    split = splits[name]
-    if split is None:
-        there = ", ".join(name for name, found in splits.items() if found is not None)
-        raise SettingError(f"split is '{name}', and {data.name} has none; it has {there}.")
-    return split
-
-
-def _open(model: str, who: str, data: ImageData, split: ImageSplit, device: torch.device) -> Network:
-    from limbeck.data import eval_batches
-    from limbeck.models.spec import parse_spec
-    from limbeck.networks import open_network, resolve
-
-    spec = parse_spec(resolve(model))
-    if spec.source == "zoo" and "/" in spec.name:
-        raise SettingError(f"{who}: there is no run folder or weights file {model}.")
-    if spec.weights is None and spec.source in _RANDOM_WITHOUT_WEIGHTS:
-        raise SettingError(f"{who}: {model} names no weights, so the network would be random; write {model}@FILE.")
-    first = next(iter(eval_batches(split, 2, device, image_size=None if data.resident else data.image_size)))
-    network = open_network(model, who=who, data=data, probe=first, device=device, classifier=None)
-    network.tapped.eval()
-    return network
-
-
-def _score(
-    networks: dict[str, Network], data: ImageData, split: ImageSplit, settings: EvaluateSettings, device: torch.device
-) -> dict[str, Score]:
-    from limbeck.data import eval_batches
-    from limbeck.evaluate import score
-
-    def batches() -> Any:
-        size = None if data.resident else data.image_size
-        return eval_batches(
-            split, settings.batch_size, device, image_size=size, workers=0 if data.resident else settings.workers
-        )
-
-    predict = {who: _predict(network, device) for who, network in networks.items()}
-    scores = {"model": score(predict["model"], batches(), predict.get("teacher"))}
-    if "teacher" in predict:
-        scores["teacher"] = score(predict["teacher"], batches())
-    return scores
-
-
-def _predict(network: Network, device: torch.device) -> Callable[[Batch], torch.Tensor]:
-    def predict(batch: Batch) -> torch.Tensor:
-        logits = network.tapped(network.preprocess(batch.to(device).inputs)).logits
-        assert logits is not None
-        result: torch.Tensor = logits
-        return result
-
-    return predict
-
-
-def _table(data: str, split: str, networks: dict[str, Network], scores: dict[str, Score]) -> Table:
-    count = scores["model"].count
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"{data}, {count:,} images of {split}")
-    for who, network in networks.items():
-        table.add_column(f"{who}\n{network.name}", justify="right", overflow="fold")
-    shown: list[tuple[str, Callable[[Score], float | None], str]] = [
-        ("accuracy", lambda score: score.accuracy, ".2%"),
-        ("top-5 accuracy", lambda score: score.top5, ".2%"),
-        ("negative log likelihood (nats)", lambda score: score.nll, ".4f"),
-        ("agreement with the teacher", lambda score: score.agreement, ".2%"),
-        ("KL(teacher ‖ student) (nats)", lambda score: score.kl, ".4f"),
-    ]
-    for name, read, form in shown:
-        values = [read(score) for score in scores.values()]
-        if any(value is not None for value in values):
-            table.add_row(name, *("" if value is None else format(value, form) for value in values))
-    table.add_row("parameters", *(f"{network.parameters:,}" for network in networks.values()))
-    return table

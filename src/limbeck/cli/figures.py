@@ -12,7 +12,7 @@ from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Cost, Costs, Ratios
 from limbeck.evaluate.distribution import OutOfDistribution
-from limbeck.evaluate.fidelity import Fidelity
+from limbeck.evaluate.fidelity import Fidelity, LayerCka
 from limbeck.evaluate.retrieval import Retrieval
 from limbeck.evaluate.robustness import Robustness
 from limbeck.evaluate.suite import Evaluation
@@ -151,7 +151,7 @@ def _fidelity(found: Fidelity) -> Table:
         ("  as the authors' 2024 code", found.correlation_paper_2024.mean, ".4f"),
         ("  as the authors' 2025 code", found.correlation_paper_2025.mean, ".4f"),
         ("linear CKA of embeddings", found.cka_embedding, ".4f"),
-        *((f"  {each.student} – {each.teacher}", each.cka, ".4f") for each in found.cka_stages),
+        *((f"  {each.student}, closest to {each.teacher}", each.cka, ".4f") for each in _closest(found.cka_stages)),
     ]
     for what, each in (("logits", found.consistency_logits), ("embeddings", found.consistency_embedding)):
         if each is not None:
@@ -166,6 +166,16 @@ def _fidelity(found: Fidelity) -> Table:
         if value is not None:
             table.add_row(name, format(value, form))
     return table
+
+
+def _closest(pairs: Sequence[LayerCka]) -> list[LayerCka]:
+    """For each stage of the student the pair with the teacher's stage that is most like it."""
+    best: dict[str, LayerCka] = {}
+    for pair in pairs:
+        known = best.get(pair.student)
+        if known is None or (pair.cka or 0.0) > (known.cka or 0.0):
+            best[pair.student] = pair
+    return list(best.values())
 
 
 def _cost(found: Costs) -> Table:

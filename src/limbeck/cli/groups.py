@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "skip_unreadable",
         "workers",
     ),
+    "evaluation": ("parts", "all", "transfer", "transfer_protocol", "transfer_epochs", "ood", "robustness_limit"),
     "comparison": ("baselines", "independent_order", "group_size"),
     "distillation": ("taps", "teacher_classifier", "student_classifier", "teacher_size", "allow_weak_teacher"),
     "cache": ("teacher_cache", "cache_dtype", "cache_logits", "cache_features", "cache_check"),

@@ -35,7 +35,23 @@ class EvaluateSettings(DataSettings):
     model: str | None = Field(
         default=None, description="Run folder, weights file that limbeck wrote, or network as in NAME@FILE."
     )
-    teacher: str | None = Field(default=None, description="The same of a teacher, for agreement and KL divergence.")
+    teacher: str | None = Field(
+        default=None, description="The same of a teacher, for what is told of the two together."
+    )
+    parts: list[str] = Field(
+        default=[],
+        description="More than the scores: accuracy, calibration, fidelity, retrieval, ood, robustness, transfer, cost.",
+    )
+    all: bool = Field(default=False, description="Every part; transfer where --transfer names data.")
+    transfer: str | None = Field(default=None, description="Other data, as for --data, to probe the embedding on.")
+    transfer_protocol: Literal["frozen", "authors", "both"] = Field(
+        default="frozen", description="Network in eval mode, or batch norms that adapt as in the ICD authors' code."
+    )
+    transfer_epochs: int = Field(default=120, ge=1, description="Epochs of the authors' protocol.")
+    ood: str | None = Field(default=None, description="Other data, as for --data, to be told apart; or 'noise'.")
+    robustness_limit: int = Field(
+        default=1000, ge=1, description="Corrupt and attack at most this many images, stratified."
+    )
     split: Literal["test", "validation", "train"] = Field(default="test", description="Which images.")
     batch_size: int = Field(default=128, ge=1, description="Images at a time.")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")

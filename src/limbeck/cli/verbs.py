@@ -100,13 +100,14 @@ _ALL = (
     Verb(
         name="evaluate",
         section="Work",
-        help="Score a network, alone or against its teacher.",
+        help="Tell what a network can do, and what it kept of its teacher.",
         settings="limbeck.cli.settings:EvaluateSettings",
         handler="limbeck.cli.evaluate:evaluate",
         positional=("model",),
         examples=(
             ("a finished run, on the data it was trained for", "limbeck evaluate runs/NAME"),
             ("against its teacher", "limbeck evaluate runs/NAME --teacher resnet32x4@teacher.safetensors"),
+            ("every figure, on other data too", "limbeck evaluate runs/NAME --teacher runs/teacher --all --transfer stl10 --ood svhn"),
         ),
     ),
     Verb(

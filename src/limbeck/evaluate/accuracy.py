@@ -16,6 +16,9 @@ from limbeck.signals import Batch
 
 Predict = Callable[[Batch], Tensor]
 
+_FIGURES = 7
+_ROWS = 4096
+
 
 @dataclass(frozen=True)
 class Score:
@@ -56,7 +59,7 @@ def scores(
     predicts: Sequence[Predict], batches: Iterable[Batch], teacher: Predict | None = None
 ) -> list[Score | NonFiniteError]:
     """:func:`score` of several classifiers in one pass, with the error in the place of a score that cannot be."""
-    sums = [torch.zeros(7, dtype=torch.float64) for _ in predicts]
+    sums = [torch.zeros(_FIGURES, dtype=torch.float64) for _ in predicts]
     for batch in batches:
         told = None if teacher is None else teacher(batch).float()
         for number, predict in enumerate(predicts):
@@ -65,9 +68,29 @@ def scores(
     return [_score(each, teacher is not None) for each in sums]
 
 
+def score_of(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Score:
+    """:func:`score` of logits (N, C) that are known already, of this process alone; ``teacher`` are its logits (N, C).
+
+    Raises:
+        NonFiniteError: as :func:`score`.
+    """
+    sums = torch.zeros(_FIGURES, dtype=torch.float64)
+    for rows in torch.arange(len(labels)).split(_ROWS):
+        row = _sums(logits[rows], labels[rows], None if teacher is None else teacher[rows])
+        sums += row.to(sums)
+    found = _score_of_sums(sums, teacher is not None)
+    if isinstance(found, NonFiniteError):
+        raise found
+    return found
+
+
 def _score(sums: Tensor, with_teacher: bool) -> Score | NonFiniteError:
     if world_size() > 1:
         dist.all_reduce(sums)
+    return _score_of_sums(sums, with_teacher)
+
+
+def _score_of_sums(sums: Tensor, with_teacher: bool) -> Score | NonFiniteError:
     count, top1, top5, nll, agreement, kl, bad = sums.tolist()
     if bad:
         return NonFiniteError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} samples.")

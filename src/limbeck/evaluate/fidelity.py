@@ -1,0 +1,214 @@
+"""How far a student follows its teacher, beyond being right as often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from limbeck import losses
+from limbeck.errors import SignalError
+from limbeck.evaluate.collect import Gathered
+from limbeck.evaluate.similarity import Consistency, aligned, consistency, linear_cka
+
+_FIRST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class MatrixDifference:
+    """Mean and maximum of the absolute differences of two matrices' entries, and what was done in words."""
+
+    procedure: str
+    mean: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class LayerCka:
+    """Linear CKA of a student's stage and a teacher's, each map averaged over its positions first; paths of the layers."""
+
+    student: str
+    teacher: str
+    cka: float | None
+    debiased: float | None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Figures of a student against its teacher over ``count`` samples.
+
+    agreement: share of equal predictions. agreement_where_wrong: the same among the samples that the teacher gets wrong; None
+    where there is none. kl, reverse_kl: means of KL(teacher ‖ student) and KL(student ‖ teacher) in nats. retention: accuracy
+    of the student over the teacher's; None for a teacher that is never right. kept, lost, gained, both_wrong: numbers of
+    samples that both get right, the teacher alone, the student alone, and none.
+
+    correlation_paper_2024, correlation_paper_2025, correlation: differences of correlations between classes, each by its own
+    procedure. cka_embedding: linear CKA of the embeddings, cka_embedding_debiased without its bias. cka_stages: of each pair
+    of stages. consistency_logits, consistency_embedding: of the similarity matrix that ICD's invariance term makes symmetric,
+    between logits centred over the classes, and between embeddings after a rotation fitted on ``aligned_on``.
+    """
+
+    count: int
+    agreement: float
+    agreement_where_wrong: float | None
+    kl: float
+    reverse_kl: float
+    retention: float | None
+    kept: int
+    lost: int
+    gained: int
+    both_wrong: int
+    correlation_paper_2024: MatrixDifference
+    correlation_paper_2025: MatrixDifference
+    correlation: MatrixDifference
+    cka_embedding: float | None
+    cka_embedding_debiased: float | None
+    cka_stages: tuple[LayerCka, ...]
+    consistency_logits: Consistency | None
+    consistency_embedding: Consistency | None
+    aligned_on: str | None
+
+
+def fidelity(
+    student: Gathered,
+    teacher: Gathered,
+    *,
+    fit: tuple[Gathered, Gathered] | None = None,
+    fit_name: str = "other images",
+) -> Fidelity:
+    """Figures of two networks that were gathered on the same samples, student first.
+
+    fit: both on other samples, to fit the rotation between embeddings on, ``fit_name`` in words; None fits it on a half of
+    the samples and measures the other half.
+
+    Raises:
+        SignalError: their logits are not of the same classes.
+    """
+    ours, theirs = student.logits, teacher.logits
+    if ours.shape != theirs.shape:
+        raise SignalError(f"student and teacher must have logits of the same shape, got {_shapes(ours, theirs)}.")
+    mine, its = ours.argmax(dim=1), theirs.argmax(dim=1)
+    right, teacher_right = mine == student.labels, its == student.labels
+    same = mine == its
+    wrong = ~teacher_right
+    between, aligned_on = _consistency_of_embeddings(student, teacher, fit, fit_name)
+    pair = (student.embedding, teacher.embedding)
+    return Fidelity(
+        count=len(student),
+        agreement=_share(same),
+        agreement_where_wrong=_share(same[wrong]) if wrong.any() else None,
+        kl=losses.kl_divergence(ours, theirs).mean().item(),
+        reverse_kl=losses.kl_divergence(theirs, ours).mean().item(),
+        retention=_share(right) / _share(teacher_right) if teacher_right.any() else None,
+        kept=int((right & teacher_right).sum()),
+        lost=int((~right & teacher_right).sum()),
+        gained=int((right & wrong).sum()),
+        both_wrong=int((~right & wrong).sum()),
+        correlation_paper_2024=correlation_paper_2024(ours, theirs),
+        correlation_paper_2025=correlation_paper_2025(ours, theirs, student.labels),
+        correlation=correlation_difference(ours, theirs),
+        cka_embedding=_cka(*pair),
+        cka_embedding_debiased=_cka(*pair, debiased=True),
+        cka_stages=_cka_of_stages(student, teacher),
+        consistency_logits=consistency(_centred(ours), _centred(theirs)),
+        consistency_embedding=between,
+        aligned_on=aligned_on,
+    )
+
+
+def correlation_paper_2024(student: Tensor, teacher: Tensor) -> MatrixDifference:
+    """The procedure of ICD's first code: the first 256 samples only, logits (N, C) standardised for each class.
+
+    C = ZᵀZ / 256 with the unbiased standard deviation in Z, so its diagonal is 255/256.
+    """
+    ours, theirs = (_class_products(value[:_FIRST_BATCH].double()) for value in (student, teacher))
+    count = min(_FIRST_BATCH, len(student))
+    return _difference(ours - theirs, f"authors' 2024 code: first {count} samples, all entries of ZᵀZ/N")
+
+
+def _class_products(logits: Tensor) -> Tensor:
+    centred = logits - logits.mean(dim=0)
+    return _standardised(centred).T @ _standardised(centred) / len(logits)
+
+
+def _standardised(centred: Tensor) -> Tensor:
+    deviation = (centred.square().sum(dim=0) / max(1, len(centred) - 1)).sqrt()
+    # A class whose logit never changes has no correlation with any.
+    return centred / deviation.where(deviation > 0, torch.ones_like(deviation))
+
+
+def correlation_paper_2025(student: Tensor, teacher: Tensor, labels: Tensor) -> MatrixDifference:
+    """The procedure of the authors' later code: what logits look like for each true class, no correlation in the strict sense.
+
+    Logits (N, C) are standardised for each sample over the classes and averaged over the samples of each class; the diagonal
+    of the difference counts as 0. Classes without samples are left out.
+    """
+    difference = class_profiles(student, labels) - class_profiles(teacher, labels)
+    difference = difference.fill_diagonal_(0.0)[labels.unique()]
+    return _difference(difference, "authors' 2025 code: mean standardised logits of each class, diagonal 0")
+
+
+def class_profiles(logits: Tensor, labels: Tensor) -> Tensor:
+    """(C, C) float64: row k is the mean over the samples of class k of their standardised logits; zeros where it has none."""
+    classes = logits.shape[1]
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    sums = torch.zeros(classes, classes, dtype=torch.float64)
+    return sums.index_add_(0, labels, losses.standardise(logits.double())) / counts[:, None]
+
+
+def correlation_difference(student: Tensor, teacher: Tensor) -> MatrixDifference:
+    """Pearson correlations between the logits (N, C) of each two classes over all samples; their own diagonals left out."""
+    ours, theirs = class_correlations(student), class_correlations(teacher)
+    others = ~torch.eye(len(ours), dtype=torch.bool)
+    return _difference((ours - theirs)[others], f"Pearson over all {len(student)} samples, each two different classes")
+
+
+def class_correlations(logits: Tensor) -> Tensor:
+    """(C, C) float64 Pearson correlations between classes, from logits (N, C)."""
+    products = _class_products(logits.double())
+    return products * len(logits) / max(1, len(logits) - 1)
+
+
+def _difference(values: Tensor, procedure: str) -> MatrixDifference:
+    return MatrixDifference(procedure, values.abs().mean().item(), values.abs().max().item())
+
+
+def _cka(one: Tensor | None, other: Tensor | None, *, debiased: bool = False) -> float | None:
+    return None if one is None or other is None else linear_cka(one, other, debiased=debiased)
+
+
+def _cka_of_stages(student: Gathered, teacher: Gathered) -> tuple[LayerCka, ...]:
+    return tuple(
+        LayerCka(ours, theirs, linear_cka(*pair), linear_cka(*pair, debiased=True))
+        for ours, mine in student.signals.features.items()
+        for theirs, its in teacher.signals.features.items()
+        for pair in [(mine.flatten(1), its.flatten(1))]
+    )
+
+
+def _consistency_of_embeddings(
+    student: Gathered, teacher: Gathered, fit: tuple[Gathered, Gathered] | None, fit_name: str
+) -> tuple[Consistency | None, str | None]:
+    ours, theirs = student.embedding, teacher.embedding
+    if ours is None or theirs is None or len(ours) < 4:
+        return None, None
+    if fit is not None and fit[0].embedding is not None and fit[1].embedding is not None:
+        pairs = (fit[0].embedding, fit[1].embedding)
+        return consistency(*aligned(ours, theirs, pairs)), f"{len(pairs[0])} images of {fit_name}"
+    order = torch.randperm(len(ours), generator=torch.Generator().manual_seed(1))
+    first, second = order.tensor_split(2)
+    found = consistency(*aligned(ours[second], theirs[second], (ours[first], theirs[first])))
+    return found, f"{len(first)} of these images; the other {len(second)} are measured"
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
+def _share(values: Tensor) -> float:
+    return values.double().mean().item()
+
+
+def _shapes(one: Tensor, other: Tensor) -> str:
+    return f"{tuple(one.shape)} and {tuple(other.shape)}"

@@ -1,0 +1,192 @@
+"""All parts on a pair of networks that learned the digits, and what is left out with a reason."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from limbeck.data import ImageData, ImageSplit
+from limbeck.errors import NonFiniteError, SettingError, SignalError
+from limbeck.evaluate.bench import Options, with_channels
+from limbeck.evaluate.parts import NAMES, check_parts
+from limbeck.evaluate.suite import Evaluation, evaluate_networks
+
+QUICK = ("accuracy", "calibration", "fidelity", "retrieval", "ood")
+
+
+@pytest.fixture(scope="module")
+def small(digits: ImageData) -> ImageData:
+    """Fewer test images."""
+    assert digits.test is not None
+    return replace(digits, test=digits.test.subset(torch.arange(0, len(digits.test), 3)))
+
+
+@pytest.fixture
+def pair(small: ImageData, learned: nn.Module, learned_less: nn.Module) -> Evaluation:
+    return evaluate_networks(learned_less, small, teacher=learned, options=Options(QUICK))
+
+
+def test_figures_of_all_parts_fit_each_other(pair: Evaluation, small: ImageData) -> None:
+    assert small.test is not None
+    assert pair.classification is not None
+    assert pair.calibration is not None
+    assert pair.fidelity is not None
+    assert pair.retrieval is not None
+    assert pair.distribution is not None
+    student, teacher = pair.scores["model"], pair.scores["teacher"]
+    assert 0.5 < student.accuracy < teacher.accuracy
+    assert pair.classification["model"].top1 == pytest.approx(student.accuracy)
+    assert pair.calibration["teacher"].raw.nll == pytest.approx(teacher.nll, rel=1e-5)
+    assert pair.calibration["model"].fitted_on == len(small.val or ())
+    assert pair.fidelity.agreement == pytest.approx(student.agreement)
+    assert pair.fidelity.kl == pytest.approx(student.kl, rel=1e-4)
+    assert pair.fidelity.retention == pytest.approx(student.accuracy / teacher.accuracy)
+    assert pair.fidelity.aligned_on == f"{len(small.val or ())} images of the validation split"
+    assert [(each.student, each.teacher) for each in pair.fidelity.cka_stages][:2] == [
+        ("stages.0", "stages.0"),
+        ("stages.0", "stages.1"),
+    ]
+    assert pair.retrieval["teacher"].map > pair.retrieval["teacher"].chance
+    assert pair.distribution["model"].outside == len(small.test)
+    assert pair.remarks == ()
+    assert (pair.robustness, pair.transfer, pair.cost) == (None, None, None)
+
+
+def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageData, learned: nn.Module) -> None:
+    alone = evaluate_networks(learned, small).as_dict()
+    value = json.loads(json.dumps(pair.as_dict()))
+    assert set(value) - set(alone) == {"teacher"}
+    assert set(alone) <= set(value)
+    assert [name for name, part in alone.items() if part is None] == [
+        "classification",
+        "calibration",
+        "fidelity",
+        "retrieval",
+        "distribution",
+        "robustness",
+        "transfer",
+        "transfer_data",
+        "cost",
+    ]
+    assert value["calibration"]["model"]["raw"]["reliability"][14]["high"] == 1.0
+    assert list(alone["model"]) == ["name", "parameters", "count", "accuracy", "top5", "nll"]
+
+
+def test_the_networks_are_left_as_they_were(small: ImageData, learned: nn.Module) -> None:
+    before = {name: value.clone() for name, value in learned.state_dict().items()}
+    options = Options(("fidelity", "robustness", "cost"), robustness_limit=20)
+    found = evaluate_networks(learned, small, teacher=learned, options=options, batch_size=16)
+    assert found.robustness is not None
+    assert found.robustness["model"] == found.robustness["teacher"]
+    assert found.robustness["model"].count == 20
+    assert found.cost is not None
+    assert found.cost.ratios is not None
+    assert found.cost.ratios.macs == 1.0
+    assert all(torch.equal(value, before[name]) for name, value in learned.state_dict().items())
+
+
+def test_what_cannot_be_told_is_said(small: ImageData, learned: nn.Module) -> None:
+    bare = replace(small, val=None)
+    found = evaluate_networks(learned, bare, options=Options(("calibration", "fidelity", "transfer")))
+    assert found.calibration is not None
+    assert found.calibration["model"].scaled is None
+    assert found.fidelity is None
+    assert "has no validation split" in found.remarks[0]
+    assert "needs a teacher" in found.remarks[1]
+    assert "--transfer" in found.remarks[2]
+    on_validation = evaluate_networks(learned, small, split="validation", options=Options(("calibration",)))
+    assert "is the one evaluated" in on_validation.remarks[0]
+    assert small.test is not None
+    one_class = replace(small, test=small.test.subset((small.test.labels == 3).nonzero().flatten()))
+    found = evaluate_networks(learned, one_class, options=Options(("retrieval", "accuracy", "calibration", "ood")))
+    assert found.retrieval is None
+    assert "with one class every image is relevant" in found.remarks[0]
+    assert found.classification is not None
+    assert [each.count > 0 for each in found.classification["model"].classes].count(True) == 1
+
+
+def test_a_network_without_a_known_classifier_has_all_figures_but_those_of_embeddings(small: ImageData) -> None:
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(64, 10), nn.Linear(64, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.one(images.flatten(1)) + self.two(images.flatten(1).relu())
+
+    found = evaluate_networks(Sums(), small, options=Options(QUICK))
+    assert found.retrieval is None
+    assert found.distribution is not None
+    assert "no embedding: cannot tell which layer of Sums is the classifier" in found.remarks[0]
+
+
+def test_transfer_to_other_channels_and_both_protocols(small: ImageData, learned: nn.Module) -> None:
+    def coloured(split: ImageSplit | None) -> ImageSplit | None:
+        if split is None:
+            return None
+        assert isinstance(split.images, Tensor)
+        few = split.subset(torch.arange(min(300, len(split))))
+        assert isinstance(few.images, Tensor)
+        return replace(few, images=few.images.expand(-1, 3, -1, -1))
+
+    train, val, test = (coloured(split) for split in (small.train, small.val, small.test))
+    assert train is not None
+    mean, std = small.mean * 3, small.std * 3
+    other = replace(small, name="colours", train=train, val=val, test=test, in_channels=3, mean=mean, std=std)
+    options = Options(("transfer", "ood"), transfer=other, protocol="both", transfer_epochs=3, other=other)
+    found = evaluate_networks(learned, small, options=options)
+    assert found.transfer is not None
+    probe = found.transfer["model"]
+    assert probe.frozen is not None
+    assert probe.authors is not None
+    assert probe.frozen.logistic.accuracy > 0.8
+    assert 0.1 < probe.authors.accuracy <= 1
+    assert found.transfer_data == "colours"
+    assert found.distribution is not None
+    assert found.distribution["model"].other.startswith("colours")
+
+
+def test_transfer_to_data_without_a_test_split_measures_its_validation_split(
+    small: ImageData, learned: nn.Module
+) -> None:
+    other = replace(small, name="other", test=None)
+    found = evaluate_networks(learned, small, options=Options(("transfer",), transfer=other)).transfer
+    assert found is not None
+    assert found["model"].frozen is not None
+    counts = found["model"].frozen
+    assert small.val is not None
+    assert counts.test == len(small.val)
+    assert counts.train + counts.validation == len(small.train)
+
+
+def test_channels_are_brought_to_each_other() -> None:
+    colours = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert with_channels(colours, 1).item() == 76
+    assert with_channels(with_channels(colours, 1), 3).flatten().tolist() == [76, 76, 76]
+    with pytest.raises(SettingError, match="4 channels"):
+        with_channels(torch.zeros(1, 4, 1, 1, dtype=torch.uint8), 3)
+
+
+def test_bad_input_is_refused_in_a_sentence(small: ImageData, learned: nn.Module) -> None:
+    with pytest.raises(SettingError, match="unknown part 'acuracy'; did you mean 'accuracy'"):
+        check_parts(["acuracy"])
+    assert check_parts(NAMES) == set(NAMES)
+    with pytest.raises(SettingError, match=r"split is 'validation', and digits has none; it has train, test\."):
+        evaluate_networks(learned, replace(small, val=None), split="validation")
+    with pytest.raises(SettingError, match="the data that is evaluated"):
+        evaluate_networks(learned, small, options=Options(("ood",), other=small))
+    without = replace(small, name="other", test=None, val=None)
+    with pytest.raises(SettingError, match="transfer: other has neither a test nor a validation split"):
+        evaluate_networks(learned, small, options=Options(("transfer",), transfer=without))
+    with pytest.raises(SignalError, match="the model tells 7 classes apart, and digits has 10"):
+        evaluate_networks(nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), small)
+    with pytest.raises(SettingError, match=r"model: Sequential cannot take an input of shape \(2, 1, 8, 8\)"):
+        evaluate_networks(nn.Sequential(nn.Conv2d(4, 2, 1)), small)
+    broken = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    nn.init.constant_(broken[1].bias, float("nan"))
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        evaluate_networks(broken, small)
