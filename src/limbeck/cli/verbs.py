@@ -107,7 +107,10 @@ _ALL = (
         examples=(
             ("a finished run, on the data it was trained for", "limbeck evaluate runs/NAME"),
             ("against its teacher", "limbeck evaluate runs/NAME --teacher resnet32x4@teacher.safetensors"),
-            ("every figure, on other data too", "limbeck evaluate runs/NAME --teacher runs/teacher --all --transfer stl10 --ood svhn"),
+            (
+                "every figure, on other data too",
+                "limbeck evaluate runs/NAME --teacher runs/teacher --all --transfer stl10 --ood svhn",
+            ),
         ),
     ),
     Verb(
