@@ -154,6 +154,7 @@ def test_same_batches_for_all_or_an_order_for_each_seed(tmp_path: Path) -> None:
     assert together.results.keys() == apart.results.keys()
 
 
+@pytest.mark.slow
 def test_in_smaller_groups_the_same_students(tmp_path: Path) -> None:
     said: list[str] = []
     compare(tmp_path, objectives=["dkd"])

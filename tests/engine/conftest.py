@@ -11,6 +11,6 @@ def server() -> Any:
     """Starts processes that have imported everything already: a fresh interpreter takes longer to do that than to train."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["torch.optim", "limbeck.distillation", "limbeck.report.card", "tests.engine.test_resume"]
+        ["torch.optim", "limbeck.comparison", "limbeck.report.card", "tests.engine.test_resume"]
     )
     return context

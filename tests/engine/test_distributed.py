@@ -128,6 +128,7 @@ def test_torchrun_starts_the_command_line(tmp_path: Path) -> None:
     check_equal(tmp_path / "one", tmp_path / "two", ("loss", "icd.contrast"))
 
 
+@pytest.mark.slow
 def test_a_bad_loss_ends_every_process(server: Any, tmp_path: Path) -> None:
     train_in_two(server, tmp_path, {"student": "tests.engine.networks:diverging"}, exits=1)
     assert not (tmp_path / "run" / "result.json").exists()

@@ -92,7 +92,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("step", "in_write"),
     [
-        (3, False),
+        pytest.param(3, False, marks=pytest.mark.slow),
         pytest.param(9, False, marks=pytest.mark.slow),
         pytest.param(12, False, marks=pytest.mark.slow),
         pytest.param(24, False, marks=pytest.mark.slow),

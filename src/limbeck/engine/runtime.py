@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +12,6 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_model_state_dict,
-    set_state_dict,
-)
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 
 from limbeck.config import RunSettings
 from limbeck.distributed import world_size
@@ -84,13 +77,20 @@ def allow_compiling(modules: int) -> None:
 
 def sharded(model: nn.Module) -> bool:
     """Whether the parameters are spread over the processes (FSDP2)."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return any(_is_sharded(parameter) for parameter in model.parameters())
+
+
+def _is_sharded(value: torch.Tensor) -> bool:
+    # Importing these parts of torch takes seconds, and nothing is sharded where nobody has.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
 
 
 @contextmanager
 def whole_parameters(model: nn.Module) -> Iterator[None]:
     """Inside the block every process holds all of a sharded model, so that its parts may be called on their own."""
-    shards = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    shards = [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
     for module in shards:
         module.unshard()
     try:
@@ -103,13 +103,15 @@ def whole_parameters(model: nn.Module) -> Iterator[None]:
 def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """A module's state on the CPU, whole on every process even where the module is sharded."""
     state = {name: value.detach() for name, value in module.state_dict().items()}
-    whole = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+    whole = {name: value.full_tensor() if _is_sharded(value) else value for name, value in state.items()}
     return {name: value.to("cpu", copy=True) for name, value in whole.items()}
 
 
 def load_whole_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """The reverse of :func:`whole_state`."""
     if sharded(module):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
         set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
     else:
         module.load_state_dict(state)
@@ -119,6 +121,8 @@ def state_dicts(model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[
     """Whole state dicts of the trained module and its optimizer, the same on one process and on many."""
     inner = _unwrapped(model)
     if sharded(model):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return get_state_dict(model, optimizer.optimizer, options=options)
     return inner.state_dict(), optimizer.state_dict()
@@ -129,6 +133,8 @@ def set_state_dicts(
 ) -> None:
     """The reverse of :func:`state_dicts`; without an optimizer state only the module is set."""
     if sharded(model):
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         optimizers = () if optimizer_state is None else optimizer.optimizer
         set_state_dict(
