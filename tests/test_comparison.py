@@ -233,6 +233,51 @@ def test_when_all_fail_it_is_an_error(tmp_path: Path) -> None:
         compare(tmp_path, objectives=["1e20*kd"], lr=1e10, baselines=False)
 
 
+class GoodUntilTested(nn.Module):
+    """A network whose logits are not finite for the test split alone, which has more images a batch than the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = limbeck.create_model("convnet_tiny", num_classes=10, in_channels=1).network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits * float("nan") if len(images) == 28 else logits
+
+
+def test_one_that_fails_in_the_test_fails_alone(tmp_path: Path) -> None:
+    # 60 test images in batches of 32 end in one of 28, as no other split does.
+    done = limbeck.compare(
+        "convnet_base",
+        [GoodUntilTested, "convnet_tiny"],
+        load_data("digits", train_limit=160, test_limit=60),
+        ["kd"],
+        seeds=1,
+        epochs=1,
+        batch_size=32,
+        allow_weak_teacher=True,
+        baselines=False,
+    )
+    assert "NaN or infinite for 28 of 60" in done.failures["GoodUntilTested-kd-seed0"].reason
+    assert list(done.results) == ["convnet_tiny-kd-seed0"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"allow_weak_teacher": False}, {"objectives": ["at"], "teacher_cache": Path("cache"), "baselines": False}],
+    ids=["weak teacher", "cache"],
+)
+def test_a_comparison_that_cannot_begin_leaves_the_old_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    compare(tmp_path, objectives=["kd"], epochs=1)
+    before = (tmp_path / "all" / "table.md").read_text()
+    with pytest.raises(LimbeckError):
+        compare(tmp_path, **{"objectives": ["kd"], "overwrite": True, **changes})
+    assert (tmp_path / "all" / "table.md").read_text() == before
+    with pytest.raises(LimbeckError):
+        compare(tmp_path, **{"objectives": ["kd"], "name": "new", **changes})
+    assert not (tmp_path / "new").exists()
+
+
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from limbeck.contest import Contest, Entry, entries_of, jobs_of
 from limbeck.distillation import leaving, loop_of, opened, ready, teach, trackers_of
 from limbeck.engine.callbacks import Callback
@@ -18,6 +16,7 @@ from limbeck.engine.loop import Loop
 from limbeck.engine.memory import Footprint, free_memory, groups_that_fit
 from limbeck.errors import Failure, RunFolderError
 from limbeck.job import Distilled, Job, Plan, plan_of
+from limbeck.matching import Names
 from limbeck.report.read import read_run
 from limbeck.report.table import MethodRow, summarise
 from limbeck.runs import FAILURE, Result, RunFolder, run_name
@@ -66,7 +65,7 @@ def run_comparison(
         plans = {name: plan_of(job) for name, job in jobs_of(contest, entries, None).items()}
         runs = RunFolder(settings, _default_name(contest)) if folder else None
         with leaving(runs), opened(list(plans.values()), accelerator, say) as session:
-            return _Comparison(contest, entries, plans, runs, session, accelerator, callbacks, say).run()
+            return _Comparison(contest, entries, plans, runs, session, callbacks, say).run()
 
 
 def _default_name(contest: Contest) -> str:
@@ -82,12 +81,11 @@ class _Comparison:
         plans: Mapping[str, Plan],
         runs: RunFolder | None,
         session: Session,
-        accelerator: Accelerator,
         callbacks: Sequence[Callback],
         say: Say,
     ) -> None:
         self.entries, self.plans, self.runs = entries, plans, runs
-        self.session, self.accelerator, self.say = session, accelerator, say
+        self.session, self.say = session, say
         self.callbacks = [*callbacks, _Told(say)]
         self.settings = contest.settings
         self.jobs: dict[str, Job] = jobs_of(contest, entries, None if runs is None else runs.path)
@@ -100,11 +98,12 @@ class _Comparison:
         """From the check of every student to the table."""
         trackers_of(self.session, self._path)  # for what may be wrong with them
         self._choose()
-        self._check()
-        groups = self._groups()
+        names = self._check()
         self.session.score_teacher()
+        self.session.ready_teacher(list(self.plans.values()), names)
         if self.runs is not None:
             self.runs.settle()
+        groups = self._groups()
         for number, group in enumerate(groups):
             if self._is_done(group):
                 continue
@@ -135,9 +134,13 @@ class _Comparison:
         if self.runs is not None and chosen:
             self.runs.record(self.settings)
 
-    def _check(self) -> None:
-        """Make one student of each kind up to its first step, for its errors and its memory, and let it go again."""
+    def _check(self) -> list[Names]:
+        """Make one student of each kind up to its first step, for its errors and its memory, and let it go again.
+
+        Returns what each kind's objectives call the teacher's maps.
+        """
         said: set[str] = set()
+        names: list[Names] = []
 
         def say_once(line: str) -> None:
             if line not in said:
@@ -146,10 +149,13 @@ class _Comparison:
 
         for entry in self.entries:
             name = f"{entry.name}-seed{self.settings.seed}"
-            member = self.session.admit(self.plans[name], None, name=name, measure=True, say=say_once)
+            # A plan of its own: heads and memory banks go when it goes.
+            member = self.session.admit(plan_of(self.jobs[name]), None, name=name, measure=True, say=say_once)
+            names.append(member.learner.names)
             for seed in self._seeds:
                 self.footprints[f"{entry.name}-seed{seed}"] = member.footprint
             self.session.dismiss(member)
+        return names
 
     def _groups(self) -> list[Group]:
         """Which students share a pass; those that a resumed comparison began with stay together."""
@@ -203,12 +209,10 @@ class _Comparison:
         session.order(self.jobs[group[0]].settings)
         members = []
         for name in group:
-            # A plan of its own: the check's has been built already.
             plan = plan_of(self.jobs[name])
             own = None if path is None else RunFolder(plan.job.described(plan.objective), name)
             member = session.admit(plan, own, name=name, measure=False, say=lambda line: None)
             members.append(replace(member, footprint=self.footprints[name]))
-        session.ready_teacher(members)
         checkpoint = None if path is None else path / "checkpoints" / f"pass-{number + 1}.pt"
         callbacks = [*trackers_of(session, path), *self.callbacks]
         loop = loop_of(session, members, path, checkpoint, callbacks, isolate=True)

@@ -14,7 +14,7 @@ from limbeck.data import ImageData
 from limbeck.errors import SettingError
 from limbeck.job import Job, Loaders
 from limbeck.objectives import CE, Objective
-from limbeck.objectives.expand import expand_objectives, objective_identity
+from limbeck.objectives.expand import expand_objectives, objective_identity, split_at_commas
 from limbeck.runs import run_name
 
 Student = str | Callable[[], nn.Module]
@@ -57,19 +57,8 @@ def contest_of(settings: CompareSettings) -> Contest:
     """
     settings.check_networks()
     assert settings.teacher is not None
-    students = [name.strip() for text in settings.student for name in _at_commas(text)]
+    students = [name for text in settings.student for name in split_at_commas(text, "student")]
     return Contest(settings, settings.teacher, students, settings.objectives)
-
-
-def _at_commas(text: str) -> list[str]:
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part for part in parts if part.strip()]
 
 
 def entries_of(contest: Contest) -> list[Entry]:

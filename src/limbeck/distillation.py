@@ -18,7 +18,7 @@ from limbeck.data import parse_view_sets
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.loop import Loop
 from limbeck.engine.runtime import make_accelerator, whole_parameters
-from limbeck.errors import NonFiniteError
+from limbeck.errors import Failure, NonFiniteError
 from limbeck.evaluate import Score, scores
 from limbeck.heads import Projected
 from limbeck.job import Distilled, Job, Plan, plan_of
@@ -29,6 +29,7 @@ from limbeck.plugins import load_plugins
 from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
 from limbeck.session import Member, Say, Session
 from limbeck.signals import Batch
+from limbeck.teachers import NoTeacher
 
 logger = logging.getLogger("limbeck")
 
@@ -52,7 +53,7 @@ def run(job: Job, *, folder: bool = True, callbacks: Sequence[Callback] = (), sa
             path = None if runs is None else runs.path
             callbacks = [*trackers_of(session, path), *callbacks]
             session.score_teacher()
-            session.ready_teacher([member])
+            session.ready_teacher([plan], [member.learner.names])
             loop = loop_of(session, [member], path, None if path is None else path / CHECKPOINT, callbacks)
             if runs is not None and runs.resumed:
                 resumed = loop.resume()
@@ -128,7 +129,7 @@ def loop_of(
     """The loop that trains these students in one pass."""
     return Loop(
         learners=[member.learner for member in members],
-        teacher=session.teacher,
+        teacher=session.teacher if any(member.plan.needs_teacher for member in members) else NoTeacher(),
         teacher_task=session.teacher_task,
         batches=session.feeds.train,
         validation=session.feeds.validation,
@@ -162,6 +163,12 @@ def teach(session: Session, loop: Loop, members: Sequence[Member]) -> list[Disti
         for member in going:
             contexts.enter_context(whole_parameters(member.learner.trainable))
         found, teacher_test = _test(session, going)
+    for member in going:
+        error = found.get(member.learner.name)
+        if isinstance(error, NonFiniteError):
+            if not loop.isolate:
+                raise error
+            member.learner.fail(Failure(str(error), loop.position.step, now()))
     return [
         None
         if member.learner.failure is not None
@@ -170,27 +177,26 @@ def teach(session: Session, loop: Loop, members: Sequence[Member]) -> list[Disti
     ]
 
 
-def _test(session: Session, members: Sequence[Member]) -> tuple[dict[str, Score], Score | None]:
-    """The scores of all students on the test split by their names, and the teacher's, in one pass."""
+def _test(session: Session, members: Sequence[Member]) -> tuple[dict[str, Score | NonFiniteError], Score | None]:
+    """The scores of all students on the test split by their names, and the teacher's, in one pass.
+
+    In the place of a score that cannot be is its error. Raises NonFiniteError where the teacher's cannot.
+    """
     batches = session.feeds.test
     if batches is None:
         return {}, None
     # Agreement has no meaning where the networks tell different numbers of classes apart.
     beside = [m for m in members if m.job.teacher is not None and m.classes == session.teacher_classes]
     alone = [m for m in members if m not in beside]
-    found = dict(
-        zip((m.learner.name for m in alone), scores([m.learner.predict for m in alone], batches()), strict=True)
-    )
-    teacher_test: Score | NonFiniteError | None = None
-    if beside:
-        teacher = _Once(session.teacher_logits("test"))
-        *ours, teacher_test = scores([*(m.learner.predict for m in beside), teacher], batches(), teacher)
-        found |= zip((m.learner.name for m in beside), ours, strict=True)
-    for score in (*found.values(), teacher_test):
-        if isinstance(score, NonFiniteError):
-            raise score
-    assert not isinstance(teacher_test, NonFiniteError)
-    return {name: score for name, score in found.items() if isinstance(score, Score)}, teacher_test
+    names = [m.learner.name for m in alone]
+    found = dict(zip(names, scores([m.learner.predict for m in alone], batches()), strict=True))
+    if not beside:
+        return found, None
+    teacher = _Once(session.teacher_logits("test"))
+    *ours, teacher_test = scores([*(m.learner.predict for m in beside), teacher], batches(), teacher)
+    if isinstance(teacher_test, NonFiniteError):
+        raise teacher_test
+    return found | dict(zip((m.learner.name for m in beside), ours, strict=True)), teacher_test
 
 
 class _Once:
@@ -207,8 +213,14 @@ class _Once:
 
 
 def _write(
-    session: Session, loop: Loop, member: Member, network: nn.Module, test: Score | None, teacher_test: Score | None
+    session: Session,
+    loop: Loop,
+    member: Member,
+    network: nn.Module,
+    test: Score | NonFiniteError | None,
+    teacher_test: Score | None,
 ) -> Distilled:
+    assert not isinstance(test, NonFiniteError)
     learner, taught = member.learner, member.job.teacher is not None
     outcome, alone = learner.outcome, len(loop.learners) == 1
     teacher = session.network if taught else None

@@ -98,7 +98,6 @@ class Session:
             self.network = self._open_teacher(job.teacher, needs)
         self.teacher: Teacher = NoTeacher()
         self._told: tuple[Names, Signals] | None = None
-        self._fast: nn.Module | None = None
         self._teacher_score: Score | None = None
         self._scored = False
 
@@ -195,20 +194,21 @@ class Session:
         assert self.network is not None
         return Caches(self.distill, self.feeds, self.network, self._live, self.device, self.say)
 
-    def ready_teacher(self, members: Sequence[Member]) -> None:
-        """Choose where the teacher's answers come from in training, once it is known what these students need of it.
+    def ready_teacher(self, plans: Sequence[Plan], names: Sequence[Names]) -> None:
+        """Choose where the teacher's answers come from in training, once it is known what all students need of it.
+
+        ``names`` are what the students' objectives call the teacher's maps.
 
         Raises:
             CacheError: the teacher cache is of something else, damaged, or does not hold what is needed.
         """
-        needs = frozenset[str]().union(*(member.plan.needs for member in members))
-        if self.network is None or not any(member.plan.needs_teacher for member in members):
+        if self.network is None or not any(plan.needs_teacher for plan in plans):
             self.teacher = NoTeacher()
         elif self.distill.teacher_cache is None:
             self.teacher = FrozenTeacher(self._for_inference(self.network.tapped))
         else:
             assert isinstance(self.feeds.train, ResidentBatches | FileBatches)
-            names = [member.learner.names for member in members]
+            needs = frozenset[str]().union(*(plan.needs for plan in plans))
             self.teacher = self._caches().of_training(self.feeds.train, needs, names)
 
     def score_teacher(self) -> Score | None:
@@ -346,12 +346,10 @@ class Session:
     # -- speed ---------------------------------------------------------------------------------------------------------
 
     def _for_inference(self, tapped: Tapped) -> nn.Module:
-        """The teacher as it is asked in training, made once for all passes: what it must record is known by now."""
-        if self._fast is None:
-            inputs = self.teacher_task.inputs(self.probe)
-            with self.accelerator.autocast():
-                self._fast = for_inference(tapped, inputs, compile=self.settings.compile, say=logger.info)
-        return self._fast
+        """The teacher as it is asked in training: what it must record is known by now."""
+        inputs = self.teacher_task.inputs(self.probe)
+        with self.accelerator.autocast():
+            return for_inference(tapped, inputs, compile=self.settings.compile, say=logger.info)
 
     def choose(self, plan: Plan) -> dict[str, Any]:
         """The settings that are left to be measured, as they are from now on: memory order and precision.

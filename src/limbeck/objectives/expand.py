@@ -41,7 +41,7 @@ def expand_objectives(objectives: str | Sequence[str]) -> list[str]:
             objective that is named twice, however it is written, or more than ``LIMIT`` expressions.
     """
     texts = [objectives] if isinstance(objectives, str) else list(objectives)
-    items = [item for text in texts for item in _split(text)]
+    items = [item for text in texts for item in split_at_commas(text)]
     if not items:
         raise SettingError(f"objectives: none is named; name some, as in {_EXAMPLE}.")
     ranges = [_ranges(item) for item in items]
@@ -82,17 +82,21 @@ def _check_unique(expressions: Sequence[str]) -> None:
 # Splitting at commas
 
 
-def _split(text: object) -> list[str]:
-    """The parts between commas that stand outside of brackets and quotes. A comma at the end is allowed."""
+def split_at_commas(text: object, what: str = "objectives") -> list[str]:
+    """The parts between commas that stand outside of brackets and quotes. A comma at the end is allowed.
+
+    Raises:
+        SettingError: no text, or nothing between two commas; ``what`` is the setting, for the message.
+    """
     if not isinstance(text, str):
-        raise SettingError(f"objectives: expected text such as {_EXAMPLE}, got {text!r}.")
+        raise SettingError(f"{what}: expected text such as {_EXAMPLE}, got {text!r}.")
     # One line, so that the places that Python's parser gives are places in the text.
     text = " ".join(text.splitlines()).strip().removesuffix(",")
     ends = [place for place, character, closed in _characters(text) if character == "," and closed]
     starts = [0, *(end + 1 for end in ends)]
     items = [text[start:end].strip() for start, end in zip(starts, [*ends, len(text)], strict=True)]
     if len(items) > 1 and "" in items:
-        raise SettingError(f"objectives: nothing stands between two of the commas of {text!r}.")
+        raise SettingError(f"{what}: nothing stands between two of the commas of {text!r}.")
     return [item for item in items if item]
 
 
