@@ -122,11 +122,19 @@ def _robust_rows(found: Mapping[str, Robustness]) -> list[_Row[Robustness]]:
     ]
     for place, corrupted in enumerate(first.corruptions):
         name = corrupted.name.replace("_", " ")
-        rows.append((f"  {name}", lambda each, place=place: each.corruptions[place].mean, ".2%"))  # type: ignore[misc]
+        rows.append((f"  {name}", _corruption(place), ".2%"))
     for place, attacked in enumerate(first.attacks):
         name = f"{attacked.name.upper()}, {attacked.budget:g}/255"
-        rows.append((name, lambda each, place=place: each.attacks[place].accuracy, ".2%"))  # type: ignore[misc]
+        rows.append((name, _attack(place), ".2%"))
     return rows
+
+
+def _corruption(place: int) -> Callable[[Robustness], float]:
+    return lambda each: each.corruptions[place].mean
+
+
+def _attack(place: int) -> Callable[[Robustness], float]:
+    return lambda each: each.attacks[place].accuracy
 
 
 def _classes(who: str, found: Classification) -> Table:

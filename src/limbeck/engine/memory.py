@@ -59,7 +59,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    import psutil  # type: ignore[import-untyped]  # of accelerate's own requirements
+    import psutil
 
     return int(psutil.virtual_memory().available)
 

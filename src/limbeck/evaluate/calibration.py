@@ -132,7 +132,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     Fit it on a validation split and never on the split whose figures are reported.
     """
-    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+    from scipy.optimize import minimize_scalar
 
     values = logits.double()
 

@@ -67,7 +67,7 @@ def paired_difference(differences: Sequence[float]) -> Difference | None:
     >>> paired_difference([0.1, 0.08, 0.13]).verdict
     'better'
     """
-    from scipy import stats  # type: ignore[import-untyped]
+    from scipy import stats
 
     stat = Stat.of(differences)
     if stat is None:

@@ -26,7 +26,7 @@ def check_above_chance(found: Score, classes: int) -> None:
 
 def _by_luck(found: Score, chance: float) -> float:
     """The probability that guessing is right at least as often."""
-    from scipy.stats import binom  # type: ignore[import-untyped]
+    from scipy.stats import binom
 
     correct = round(found.accuracy * found.count)
     return float(binom.sf(correct - 1, found.count, chance))
