@@ -48,6 +48,17 @@ def test_weights_bring_their_own_normalisation_along(data: ImageData, tmp_path: 
     assert network.preprocess.settings[:3] == ((0.25,), (0.5,), (12, 12))
 
 
+def test_a_network_says_what_it_was_trained_on(data: ImageData) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    network.input_spec = InputSpec((0.25,), (0.5,), None, "bilinear")  # type: ignore[assignment]  # no module
+    found = opened(network, data).preprocess
+    images = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)
+    assert found(images).unique().item() == pytest.approx(1.5)
+    network.input_spec = (0.25, 0.5)  # type: ignore[assignment]
+    with pytest.raises(SettingError, match=r"input_spec of Sequential must be a limbeck.models.InputSpec"):
+        opened(network, data)
+
+
 def test_a_size_asked_for_wins(data: ImageData) -> None:
     network = opened("convnet_tiny", data, image_size=16)
     assert network.preprocess(data.train.images[:2]).shape == (2, 1, 16, 16)

@@ -56,7 +56,7 @@ def open_network(
 
     ``who`` is "teacher" or "student", for messages. Weights that know their normalisation (published ones, and files that
     limbeck wrote) bring it along; otherwise the data's is used. They bring the size of their images along too, which
-    ``image_size`` overrides. Grey images are repeated for a network that takes three channels. Without ``embedding`` the
+    ``image_size`` overrides; so does a network that has an ``InputSpec`` as its attribute ``input_spec``. Grey images are repeated for a network that takes three channels. Without ``embedding`` the
     classifier is tapped only if it is named.
 
     Raises:
@@ -76,6 +76,7 @@ def open_network(
             spec = _input_at_its_size(read_card(created.weights or ""), data)
     else:
         network = model
+    spec = spec or _declared_input(network, who)
     network.to(device)
     preprocess: nn.Module = nn.Identity()
     if data is not None:
@@ -120,6 +121,16 @@ def _create(model: str, who: str, data: ImageData, image_size: int | None) -> Cr
             f"{data.name}, so its classifier would be random; fine-tune it first with 'limbeck train --model {model}'."
         )
     return created
+
+
+def _declared_input(network: nn.Module, who: str) -> InputSpec | None:
+    declared = getattr(network, "input_spec", None)
+    if declared is not None and not isinstance(declared, InputSpec):
+        raise SettingError(
+            f"{who}: input_spec of {type(network).__name__} must be a limbeck.models.InputSpec(mean, std, size, "
+            f"interpolation), got {type(declared).__name__}."
+        )
+    return declared
 
 
 def _classifier(network: nn.Module, inputs: torch.Tensor, name: str, who: str) -> str:

@@ -22,6 +22,7 @@ EXPRESSIONS = [
     "kd(temperature=1)",
     "icd(alpha=0)",
     "icd(dim=3, max_scale=2, detach_target=True)",
+    "icd(max_scale=5, learn_scale=False)",
     "icd(symmetric=True, exclude_same_class=True)",
     "icd(variant='paper', exclude_same_class=True)",
     "0.123456789*icd() + kd() + 1e-3*kd(temperature=2.5)",

@@ -75,6 +75,7 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"alpha": 0},
     {"alpha": 2.0, "max_scale": 2.0},
+    {"max_scale": 5.0, "learn_scale": False},
     {"symmetric": True},
     {"detach_target": True},
     {"exclude_same_class": True},
@@ -99,7 +100,7 @@ def test_gradients_are_those_of_the_formula_for_the_student_both_heads_and_the_s
     student, teacher, batch = inputs(4)
     embedding = student.embedding.requires_grad_()
     learned = [embedding, *(p for name, p in objective.named_parameters() if name not in objective.dead_parameters)]
-    assert len(learned) == 6
+    assert len(learned) == (6 if objective.learn_scale else 5)
     # At the bound of max_scale the scale has one-sided derivatives; the check is for the inside.
     with torch.no_grad():
         objective.log_scale.fill_(0.5)
@@ -273,6 +274,8 @@ def test_forgotten_heads_are_an_error() -> None:
         ({"dim": 0}, "dim must be a whole number"),
         ({"dim": 2.0}, "dim must be a whole number"),
         ({"symmetric": "no"}, "symmetric must be True or False"),
+        ({"learn_scale": "no"}, "learn_scale must be True or False"),
+        ({"learn_scale": False, "variant": "paper"}, "variant='paper' learns its scale"),
         ({"detach_target": 1}, "detach_target must be True or False"),
         ({"exclude_same_class": None}, "exclude_same_class must be True or False"),
     ],
@@ -280,6 +283,13 @@ def test_forgotten_heads_are_an_error() -> None:
 def test_options_out_of_bounds_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(SettingError, match=reason):
         ICD(**options)
+
+
+def test_a_scale_that_is_not_learned_stays_at_its_bound() -> None:
+    objective = made(max_scale=7.0, learn_scale=False)
+    assert "log_scale" not in dict(objective.named_parameters())
+    assert objective.no_weight_decay() == set()
+    assert objective.monitors()["scale"].item() == pytest.approx(7.0)
 
 
 def test_dcd_is_another_name_of_icd() -> None:

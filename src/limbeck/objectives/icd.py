@@ -28,6 +28,7 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         dim: width of the two linear heads.
         max_scale: upper bound of τ. At the bound the smallest possible contrast is about ln(1 + (N-1)·exp(-max_scale)) for
             orthogonal negatives: 0.003 for N = 64 at 10, 0.17 for N = 4096, so raise it for large batches.
+        learn_scale: whether τ is learned, from e on; otherwise it stays at ``max_scale``.
         detach_target: hold the teacher-anchored distribution q fixed in the invariance term.
         symmetric: average the contrast over both directions (student picks teacher, teacher picks student).
         exclude_same_class: pairs of different samples of one class are neither negatives nor part of the invariance term.
@@ -71,6 +72,7 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         alpha: float = 0.5,
         dim: int = 128,
         max_scale: float = 10.0,
+        learn_scale: bool = True,
         detach_target: bool = False,
         symmetric: bool = False,
         exclude_same_class: bool = False,
@@ -80,18 +82,25 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         check_number("alpha", alpha, low=0.0)
         check_number("max_scale", max_scale, low=1.0)
         check_choice("variant", variant, ("mended", "paper"))
+        check_flag("learn_scale", learn_scale)
         check_flag("detach_target", detach_target)
         check_flag("symmetric", symmetric)
         check_flag("exclude_same_class", exclude_same_class)
         check_whole("dim", dim, low=1)
-        self.alpha, self.dim, self.max_scale, self.variant = alpha, dim, max_scale, variant
+        if variant == "paper" and not learn_scale:
+            raise SettingError("icd: variant='paper' learns its scale; learn_scale=False is for variant='mended'.")
+        self.alpha, self.dim, self.variant = alpha, dim, variant
+        self.max_scale, self.learn_scale = max_scale, learn_scale
         self.detach_target, self.symmetric, self.exclude_same_class = detach_target, symmetric, exclude_same_class
         if exclude_same_class:
             self.needs = self.needs | {"labels"}
         self.student_head: nn.Linear | None = None
         self.teacher_head: nn.Linear | None = None
         # One number in one dimension: FSDP2 shards no scalars.
-        self.log_scale = nn.Parameter(torch.tensor([min(1.0, math.log(max_scale))]))
+        if learn_scale:
+            self.log_scale: Tensor = nn.Parameter(torch.tensor([min(1.0, math.log(max_scale))]))
+        else:
+            self.register_buffer("log_scale", torch.tensor([math.log(max_scale)]))
         if self._paper:
             self.bias = nn.Parameter(torch.zeros(1))
             self.dead_parameters = frozenset({"bias"})
@@ -166,4 +175,4 @@ class ICD(Objective, name="icd", aliases=("dcd",)):
         return {"scale": self.log_scale.detach().exp().clamp(max=self.max_scale).squeeze()}
 
     def no_weight_decay(self) -> set[str]:
-        return set() if self._paper else {"log_scale"}
+        return set() if self._paper or not isinstance(self.log_scale, nn.Parameter) else {"log_scale"}
