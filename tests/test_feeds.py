@@ -14,10 +14,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import limbeck
+from limbeck import feeds
 from limbeck.config import TrainSettings
 from limbeck.data import ImageSplit, eval_batches, load_data
+from limbeck.distillation import run
 from limbeck.errors import DataError, SettingError, SignalError
 from limbeck.feeds import image_feeds, loader_feeds, read_data
+from limbeck.job import job_of
 from limbeck.signals import Batch
 
 
@@ -157,6 +160,54 @@ def test_no_training_image_is_copied_for_the_teacher_check_beside_validation(mon
 
     monkeypatch.setattr(ImageSplit, "subset", refuse)
     assert image_feeds(data, TrainSettings(), torch.device("cpu")).validation is not None
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["in memory", "files"])
+def test_every_process_and_objective_sees_one_set_of_labels(
+    files: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bank of all samples has the labels that the batches of every process and epoch have."""
+    name, size = (str(folder), 72) if files else ("digits", None)
+    settings = TrainSettings(data=name, image_size=size, label_noise=0.5, imbalance=2, batch_size=6, workers=0)
+    clean, found = read_data(settings.model_copy(update={"label_noise": None})), []
+    for place in (0, 1):
+        monkeypatch.setattr(feeds, "rank", lambda place=place: place)
+        monkeypatch.setattr(feeds, "world_size", lambda: 2)
+        data = read_data(settings)
+        assert data.resident is not files
+        known = data.train.labels_by_index()
+        batches = image_feeds(data, settings, torch.device("cpu")).train
+        for batch in (batch for epoch in range(2) for batch in batches.epoch(epoch)):
+            assert torch.equal(batch.labels, known[batch.index])
+        found.append(known)
+    assert torch.equal(*found)
+    assert int((clean.train.labels_by_index() != found[0]).sum()) == round(len(clean.train) / 2)
+
+
+@pytest.mark.parametrize("setting", [{"label_noise": 0.2}, {"imbalance": 2}])
+def test_damage_of_data_that_is_loaded_already_is_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match="do nothing to data that is loaded already; give them to load_data"):
+        limbeck.train("convnet_tiny", load_data("digits"), epochs=1, **setting)
+    with pytest.raises(SettingError, match="do nothing to data that is loaded already; give the data by name"):
+        limbeck.train(nn.Linear(6, 2), loaders(), epochs=1, **setting)
+
+
+def test_the_log_tells_of_damage() -> None:
+    said: list[str] = []
+    wanted = {"model": "convnet_tiny", "epochs": 1, "train_limit": 96, "label_noise": 0.25, "imbalance": 5}
+    done = run(job_of(TrainSettings.make(wanted)), say=said.append, folder=False)
+    assert "classes; training classes from " in said[0]
+    assert "; 25 % of the training labels are wrong; views " in said[0]
+    assert done.result.test is not None
+
+
+@pytest.mark.parametrize("objective", ["crd", "rrd", "icd(exclude_same_class=True)"])
+def test_objectives_that_use_labels_train_on_damaged_data(objective: str) -> None:
+    data = load_data("digits", train_limit=96, test_limit=20, label_noise=0.3, imbalance=5)
+    done = limbeck.distill(
+        "convnet_tiny", "convnet_tiny", data, f"ce + {objective}", epochs=1, batch_size=32, allow_weak_teacher=True
+    )
+    assert done.result.data == "digits"
 
 
 def test_the_loader_gives_its_inputs_as_they_are() -> None:

@@ -19,7 +19,7 @@ from limbeck.job import Distilled, Job, Plan, plan_of
 from limbeck.matching import Names
 from limbeck.report.read import read_run
 from limbeck.report.table import MethodRow, summarise
-from limbeck.runs import FAILURE, Result, RunFolder, run_name
+from limbeck.runs import EVALUATION, FAILURE, Result, RunFolder, run_name
 from limbeck.session import Say, Session
 
 logger = logging.getLogger("limbeck")
@@ -241,8 +241,9 @@ class _Comparison:
         from limbeck.report.formats import write_tables
         from limbeck.report.page import write_report  # which imports matplotlib
 
-        folders = [self._path / name for name in self.jobs]
-        rows = write_report(folders, self._path / REPORT, title=f"limbeck compare: {self._path.name}")
+        evaluation = self._path / EVALUATION
+        paths = [self._path / name for name in self.jobs] + ([evaluation] if evaluation.exists() else [])
+        rows = write_report(paths, self._path / REPORT, title=f"limbeck compare: {self._path.name}")
         write_tables(rows, self._path)
         return rows
 

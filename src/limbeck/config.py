@@ -97,6 +97,16 @@ class DataSettings(Settings):
         default=None, ge=1, description="Use at most this many training images, stratified."
     )
     test_limit: int | None = Field(default=None, ge=1, description="Use at most this many test images, stratified.")
+    # None and not 0 and 1, so that folders of runs that know nothing of these can be resumed and compared.
+    label_noise: float | None = Field(
+        default=None, ge=0, lt=1, description="Share of the training labels replaced, each by one of the other classes."
+    )
+    imbalance: float | None = Field(
+        default=None,
+        ge=1,
+        allow_inf_nan=False,
+        description="Long tail: training images of the first class over those of the last, exponential between.",
+    )
     image_size: int | None = Field(
         default=None, ge=1, description="Side of the images in pixels; the data's own when not given."
     )

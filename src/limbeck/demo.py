@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from limbeck.comparison import run_comparison
+from limbeck.comparison import Comparison, run_comparison
 from limbeck.config import CompareSettings, DemoSettings, TrainSettings
 from limbeck.contest import contest_of
 from limbeck.distillation import run
@@ -17,7 +18,10 @@ from limbeck.engine.callbacks import Callback
 from limbeck.job import job_of
 from limbeck.objectives.expand import expand_objectives
 from limbeck.report.table import MethodRow
-from limbeck.runs import STUDENT
+from limbeck.runs import EVALUATION, STUDENT
+
+if TYPE_CHECKING:
+    from limbeck.evaluate.suite import Evaluation
 
 REPORT = "report.html"
 
@@ -32,7 +36,8 @@ class DemoResult:
 
 
 def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequence[Callback] = ()) -> DemoResult:
-    """Train a teacher on scikit-learn's digits, then compare the student alone and with each objective over ``seeds``.
+    """Train a teacher on scikit-learn's digits, then compare the student alone and with each objective over ``seeds``, and
+    evaluate those of the first seed.
 
     Every student of a seed starts from the same weights and sees the same batches; seeds differ in both. The runs are small,
     so one thread is used: more would only wait for each other.
@@ -69,13 +74,34 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
         assert taught is not None
         say(f"the teacher is right on {taught['accuracy']:.2%} of the test digits")
         done = run_comparison(contest_of(contest), callbacks=callbacks, say=say)
+        assert done.folder is not None
+        say("what the students of the first seed kept is measured")
+        _evaluate(done, folder / "teacher").write(done.folder / EVALUATION)
     finally:
         torch.set_num_threads(threads)
     from limbeck.report.page import write_report  # which imports matplotlib
 
-    assert done.folder is not None
     rows = write_report([done.folder], folder / REPORT, title="limbeck demo: distilling handwritten digits")
     return DemoResult(rows, folder / REPORT, folder)
+
+
+def _evaluate(done: Comparison, teacher: Path) -> Evaluation:
+    """Every figure of the students of the first seed that can be told without other data."""
+    from limbeck.evaluate.bench import Options
+    from limbeck.evaluate.parts import NAMES
+    from limbeck.evaluate.suite import evaluate_networks
+    from limbeck.report.names import method_label
+
+    assert done.folder is not None
+    first = min(result.seed for result in done.results.values())
+    chosen = {name: result for name, result in done.results.items() if result.seed == first}
+    return evaluate_networks(
+        {name: str(done.folder / name) for name in chosen},
+        "digits",
+        teacher=str(teacher),
+        methods={name: method_label(result) for name, result in chosen.items()},
+        options=Options(tuple(name for name in NAMES if name != "transfer"), robustness_limit=100, map_limit=300),
+    )
 
 
 def _free_folder(runs_dir: Path) -> Path:

@@ -62,6 +62,8 @@ def read_data(settings: DataSettings) -> ImageData:
         val_fraction=settings.val_fraction,
         train_limit=settings.train_limit,
         test_limit=settings.test_limit,
+        label_noise=settings.label_noise or 0.0,
+        imbalance=settings.imbalance or 1.0,
         image_size=settings.image_size,
         download=settings.download,
         skip_unreadable=settings.skip_unreadable,
@@ -70,6 +72,8 @@ def read_data(settings: DataSettings) -> ImageData:
 
 def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) -> Feeds:
     """Feeds from a data set of images: resident ones augmented in batch on the device, files decoded by workers."""
+    if not data.damage:
+        _refuse_damage(settings, "give them to load_data, or give the data by name")
     views = parse_view_sets(data.recipe.augment if settings.augment == "auto" else settings.augment)
     if settings.batch_size > len(data.train):
         raise SettingError(
@@ -86,6 +90,12 @@ def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) ->
         classes=data.classes,
         data=data,
     )
+
+
+def _refuse_damage(settings: RunSettings, instead: str) -> None:
+    # They are done to the data as it is loaded; a setting that nothing follows from would tell a lie in config.yaml.
+    if settings.label_noise or (settings.imbalance or 1) > 1:
+        raise SettingError(f"label_noise and imbalance do nothing to data that is loaded already; {instead}.")
 
 
 def _sample_of(split: ImageSplit) -> ImageSplit:
@@ -181,6 +191,7 @@ def loader_feeds(
     """
     if settings.views is not None:
         raise SettingError("views: the views of your own loader are its own; give the data by name, or as ImageData.")
+    _refuse_damage(settings, "give the data by name instead of a loader of your own")
     # Left on the CPU, where the loop looks at the labels before it moves the batch.
     batches = LoaderBatches(train, seed=settings.data_seed, world_size=world_size())
     if len(batches) == 0:

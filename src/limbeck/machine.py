@@ -41,7 +41,8 @@ def device_name(device: torch.device) -> str:
     """The device in words: a GPU's model, or the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread" + "s" * (threads > 1)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -55,9 +55,9 @@ def open_network(
     """Make or take a network, put it on the device, find its embedding and set up its input.
 
     ``who`` is "teacher" or "student", for messages. Weights that know their normalisation (published ones, and files that
-    limbeck wrote) bring it along; otherwise the data's is used. They bring the size of their images along too, which
-    ``image_size`` overrides; so does a network that has an ``InputSpec`` as its attribute ``input_spec``. Grey images are repeated for a network that takes three channels. Without ``embedding`` the
-    classifier is tapped only if it is named.
+    limbeck wrote) bring it along, and so does a network whose attribute ``input_spec`` is an ``InputSpec``; otherwise the
+    data's is used. They bring the size of their images along too, which ``image_size`` overrides. Grey images are repeated
+    for a network that takes three channels. Without ``embedding`` the classifier is tapped only if it is named.
 
     Raises:
         SettingError, WeightsError: the network does not exist, its weights do not fit, or it cannot take the images.

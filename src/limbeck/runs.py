@@ -19,6 +19,7 @@ from limbeck.files import atomic_path
 
 CONFIG, METRICS, RESULT, STUDENT = "config.yaml", "metrics.jsonl", "result.json", "student.safetensors"
 FAILURE = "failure.json"
+EVALUATION = "evaluation.json"
 
 # How a run is started, not what it is: these may differ when it is resumed.
 _NOT_PART_OF_THE_RUN = {

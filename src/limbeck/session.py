@@ -127,7 +127,8 @@ class Session:
             return feeds
         splits = {"train": feeds.data.train, "validation": feeds.data.val, "test": feeds.data.test}
         sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
-        self.say(f"data        {feeds.name}: {sizes} images, {len(feeds.data.classes)} classes; views {feeds.views}")
+        facts = "; ".join([f"{len(feeds.data.classes)} classes", *feeds.data.damage, f"views {feeds.views}"])
+        self.say(f"data        {feeds.name}: {sizes} images, {facts}")
         return feeds
 
     def _usual_epochs(self) -> int:

@@ -7,9 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Run, no_traceback
+from .conftest import Run, finish, no_traceback, subprocess_of
 
-NOT_ASKED = ("classification", "calibration", "fidelity", "retrieval", "distribution", "robustness", "transfer", "cost")
+NOT_ASKED = (
+    "classification",
+    "calibration",
+    "fidelity",
+    "retrieval",
+    "distribution",
+    "robustness",
+    "transfer",
+    "cost",
+    "examples",
+    "embedding_map",
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +50,12 @@ def test_all_figures_in_one_command(limbeck: Run, work: Path, other: Path) -> No
     assert said.code == 0, said.err
     value = json.loads(said.out)
     assert [name for name in NOT_ASKED if value[name] is None] == []
-    assert value["model"]["accuracy"] == value["teacher"]["accuracy"]
-    assert value["fidelity"]["cka_embedding"] == pytest.approx(1)
+    assert value["networks"]["model"]["accuracy"] == value["networks"]["teacher"]["accuracy"]
+    assert value["fidelity"]["model"]["cka_embedding"] == pytest.approx(1)
     assert value["robustness"]["model"]["count"] == 50
     assert value["transfer"]["model"]["frozen"]["logistic"]["accuracy"] > 0.9
     assert value["transfer"]["model"]["authors"]["epochs"] == 2
-    assert value["cost"]["ratios"]["macs"] == 1
+    assert value["cost"]["ratios"]["model"]["macs"] == 1
     assert value["cost"]["networks"]["model"]["file_bytes"] > value["cost"]["networks"]["model"]["bytes"]
     assert value["remarks"] == []
     assert "robustness" in said.err.splitlines()
@@ -63,7 +74,7 @@ def test_tables_of_some_parts(limbeck: Run, work: Path) -> None:
 def test_scores_alone_without_options(limbeck: Run, work: Path) -> None:
     value = json.loads(limbeck("evaluate", "runs/teacher", "--json").out)
     assert [name for name in NOT_ASKED if value[name] is not None] == []
-    assert value["schema"] == 1
+    assert value["schema"] == 2
 
 
 def test_what_is_left_out_is_said(limbeck: Run, work: Path) -> None:
@@ -88,6 +99,77 @@ def test_what_is_refused(limbeck: Run, work: Path, words: list[str], expected: l
     assert said.code == 2
     lines = " ".join(no_traceback(said))
     assert all(part in lines for part in expected), lines
+
+
+@pytest.fixture(scope="module")
+def students(trained: Path) -> Path:
+    """A comparison of two students."""
+    words = [
+        "--teacher",
+        "runs/teacher",
+        "--student",
+        "convnet_tiny",
+        "--objectives",
+        "icd",
+        "--seeds",
+        "1",
+        "--epochs",
+    ]
+    done = subprocess_of("compare", *words, "2", "--no-baselines", "--name", "students", "--quiet", cwd=trained)
+    assert finish(done).code == 0
+    return trained / "runs" / "students"
+
+
+def test_a_comparison_stands_for_its_students_and_knows_their_teacher(limbeck: Run, work: Path, students: Path) -> None:
+    words = [
+        "evaluate",
+        "runs/students",
+        "runs/teacher",
+        "--parts",
+        "fidelity",
+        "--output",
+        "runs/students/evaluation.json",
+    ]
+    said = limbeck(*words, "--json")
+    assert said.code == 0, said.err
+    value = json.loads(said.out)
+    assert list(value["networks"]) == ["icd-seed0", "teacher as student", "teacher"]
+    assert [entry["method"] for entry in value["networks"].values()] == ["icd", "student alone", None]
+    assert value["fidelity"]["teacher as student"]["agreement"] == 1
+    assert json.loads((students / "evaluation.json").read_text()) == value
+    assert limbeck(*words, "--quiet").code == 0  # an evaluation is replaced
+    assert "icd-seed0" in limbeck("evaluate", "runs/students", "--teacher", "none").out
+
+    (work / "notes.json").write_text('{"mine": 1}')
+    said = limbeck("evaluate", "runs/students", "--output", "notes.json")
+    assert said.code == 2
+    assert "holds something else than an evaluation" in no_traceback(said)[0]
+    assert (work / "notes.json").read_text() == '{"mine": 1}'
+    said = limbeck("evaluate", "runs/students", "--output", "runs")
+    assert "is a folder" in no_traceback(said)[0]
+
+
+def test_a_teacher_that_is_gone_is_said(limbeck: Run, work: Path, students: Path) -> None:
+    config = students / "icd-seed0" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("teacher: runs/teacher", "teacher: runs/gone"))
+    try:
+        said = limbeck("evaluate", "runs/students/icd-seed0")
+    finally:
+        config.write_text(text)
+    assert said.code == 0, said.err
+    assert "the runs' teacher runs/gone is not here" in said.err
+
+
+def test_runs_on_different_data_are_refused(limbeck: Run, work: Path, students: Path) -> None:
+    words = ["train", "--model", "convnet_tiny", "--epochs", "1", "--test-limit", "100", "--name", "fewer", "--quiet"]
+    assert limbeck(*words).code == 0
+    said = limbeck("evaluate", "runs/students", "runs/fewer")
+    assert said.code == 2
+    assert "fewer has test_limit=100" in no_traceback(said)[0]
+    said = limbeck("evaluate")
+    assert said.code == 2
+    assert "name a network" in no_traceback(said)[0]
 
 
 def test_other_classes_and_channels_are_refused(limbeck: Run, work: Path, other: Path) -> None:

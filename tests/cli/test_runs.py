@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import look_at, needs_browser
 
 from .conftest import Run, Said, finish, no_traceback, subprocess_of
 from .test_look import PLUGIN
@@ -48,11 +50,12 @@ def test_json_alone_on_stdout(limbeck: Run, work: Path) -> None:
 
 
 def test_evaluate_export_and_inspect_a_run(limbeck: Run, work: Path) -> None:
-    value = json.loads(limbeck("evaluate", "runs/teacher", "--teacher", "runs/teacher", "--json").out)
+    told = json.loads(limbeck("evaluate", "runs/teacher", "--teacher", "runs/teacher", "--json").out)
+    value = told["networks"]["model"]
     result = json.loads((work / "runs/teacher/result.json").read_text())
-    assert value["model"]["accuracy"] == pytest.approx(result["test"]["accuracy"])
-    assert value["model"]["agreement"] == 1.0
-    assert value["model"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert value["accuracy"] == pytest.approx(result["test"]["accuracy"])
+    assert value["agreement"] == 1.0
+    assert value["kl"] == pytest.approx(0, abs=1e-6)
     said = limbeck("evaluate", "runs/teacher/student.safetensors", "--split", "validation")
     assert "297 images of validation" in said.out
     assert "negative log likelihood" in said.out
@@ -85,11 +88,46 @@ def test_report_writes_its_table_in_four_formats(limbeck: Run, work: Path) -> No
     assert "the table cannot be written to" in no_traceback(refused)[0]
 
 
-def test_demo_in_small(limbeck: Run, work: Path) -> None:
-    words = ["--seeds", "1", "--epochs", "3", "--teacher", "convnet_tiny", "--objectives", "icd"]
-    said = limbeck("demo", *words, "--json")
+@pytest.fixture(scope="module")
+def demo(trained: Path) -> dict[str, Any]:
+    """What ``limbeck demo`` tells, with a small teacher and one objective."""
+    words = ["--seeds", "1", "--epochs", "3", "--teacher", "convnet_tiny", "--objectives", "icd", "--json"]
+    said = finish(subprocess_of("demo", *words, cwd=trained))
     assert said.code == 0, said.err
-    assert "icd" in [row["label"] for row in json.loads(said.out)["rows"]]
+    told: dict[str, Any] = json.loads(said.out)
+    return told
+
+
+def test_demo_in_small(demo: dict[str, Any], trained: Path) -> None:
+    assert "icd" in [row["label"] for row in demo["rows"]]
+    evaluation = json.loads((trained / demo["folder"] / "students" / "evaluation.json").read_text())
+    assert list(evaluation["networks"]) == ["alone-seed0", "kd-seed0", "icd-seed0", "teacher"]
+    assert evaluation["networks"]["icd-seed0"]["method"] == "icd"
+    assert evaluation["failures"] == {}
+    parts = (
+        "classification",
+        "calibration",
+        "fidelity",
+        "retrieval",
+        "robustness",
+        "cost",
+        "examples",
+        "embedding_map",
+    )
+    assert [part for part in parts if not evaluation[part]] == []
+
+
+@needs_browser
+def test_the_page_of_the_demo_in_a_browser(demo: dict[str, Any], trained: Path, tmp_path: Path) -> None:
+    page = trained / demo["report"]
+    evaluation = json.loads((trained / demo["folder"] / "students" / "evaluation.json").read_text())
+    examples = sum(len(several) for several in evaluation["examples"].values())
+    for one in look_at(page, tmp_path, 1200, 390):
+        assert one["figures"] == one["seen"] > 20
+        assert one["images"] == examples > 0
+        assert one["requests"] == 0
+        assert one["told"]
+        assert one["fits"]
 
 
 def test_a_plugin_of_ten_lines_trains(limbeck: Run, work: Path) -> None:

@@ -108,3 +108,17 @@ def test_auroc_of_errors_needs_right_and_wrong_ones() -> None:
     assert calibration(logits, torch.tensor([0, 0, 0])).error_auroc is None
     assert calibration(logits, torch.tensor([0, 0, 1])).error_auroc == 1.0
     assert calibration(logits, torch.tensor([1, 0, 0])).error_auroc == 0.0
+
+
+def test_a_split_of_one_class_has_its_figures() -> None:
+    logits, _ = drawn(50, 4, 0)
+    labels = torch.full((50,), 2)
+    found = scaled_calibration(logits, labels, (logits, labels))
+    assert found.scaled is not None
+    assert found.raw.error_auroc is not None  # right and wrong predictions there are
+    assert found.scaled.nll <= found.raw.nll
+    always = torch.tensor([[0.0, 0.0, 30.0, 0.0]]).expand(50, 4)
+    sure = scaled_calibration(always, labels, (always, labels))
+    assert (sure.raw.error_auroc, sure.raw.ece) == (None, pytest.approx(0, abs=1e-9))
+    assert sure.temperature is not None
+    assert 0.05 <= sure.temperature <= 20  # no temperature is better than another

@@ -48,6 +48,30 @@ def test_classes_without_images_and_the_most_frequent_mistakes() -> None:
     assert found.top5 == 1.0
 
 
+@pytest.mark.parametrize("classes", [50, 51, 120])
+def test_of_more_than_50_classes_the_counts_that_are_not_0_are_written(classes: int) -> None:
+    each = gathered(400, classes, 1)
+    found = classification(each, [f"class {number}" for number in range(classes)])
+    matrix = confusion_matrix(each.labels, each.logits.argmax(dim=1), labels=range(classes))
+    if classes == 50:
+        assert [list(row) for row in found.confusion] == matrix.tolist()
+        return
+    assert all(count > 0 for _, _, count in found.confusion)
+    assert {(label, taken): count for label, taken, count in found.confusion} == {
+        (label, taken): matrix[label, taken] for label, taken in zip(*matrix.nonzero(), strict=True)
+    }
+    assert len(found.confused) == 20
+    assert len(found.classes) == classes
+
+
+def test_a_split_of_one_class_is_told_like_any_other() -> None:
+    logits = torch.eye(3)[torch.tensor([1, 1, 2, 1])]
+    found = classification(Gathered(Signals(logits=logits), torch.full((4,), 1)), "abc")
+    assert (found.top1, found.balanced, found.top5) == (0.75, 0.75, 1.0)
+    assert [(each.count, each.accuracy) for each in found.classes] == [(0, None), (4, 0.75), (0, None)]
+    assert found.confusion == ((0, 0, 0), (0, 3, 1), (0, 0, 0))
+
+
 def test_other_classes_are_refused() -> None:
     with pytest.raises(SignalError, match="7 logits for 3 classes"):
         classification(gathered(5, 7, 0), "abc")

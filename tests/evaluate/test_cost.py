@@ -52,11 +52,12 @@ def test_peak_memory_by_hand() -> None:
 def test_ratios_are_the_teachers_over_the_models() -> None:
     small, large = nn.Linear(50, 50), nn.Sequential(nn.Linear(50, 500), nn.Linear(500, 50))
     image = torch.zeros(1, 50)
-    found = costs({"model": (small, image), "teacher": (large, image)}, batch_size=16)
+    found = costs({"model": (small, image), "teacher": (large, image)}, batch_size=16, teacher="teacher")
     model, teacher = found.networks["model"], found.networks["teacher"]
     assert found.ratios is not None
-    assert found.ratios.macs == pytest.approx(2 * 500 / 50)
-    assert found.ratios.parameters == pytest.approx(teacher.parameters / model.parameters)
+    assert list(found.ratios) == ["model"]
+    assert found.ratios["model"].macs == pytest.approx(2 * 500 / 50)
+    assert found.ratios["model"].parameters == pytest.approx(teacher.parameters / model.parameters)
     assert [each.batch for each in model.latency] == [1, 16]
     for each in (*model.latency, *teacher.latency):
         assert 0 < each.low_ms <= each.median_ms <= each.high_ms

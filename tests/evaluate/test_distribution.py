@@ -43,6 +43,11 @@ def test_probabilities_that_round_to_one_are_still_ordered() -> None:
     assert out_of_distribution(inside, outside, other="").msp.auroc == 1.0
 
 
+def test_a_network_that_says_the_same_of_every_image_guesses() -> None:
+    found = out_of_distribution(torch.ones(5, 3), torch.ones(1, 3), other="more of it")
+    assert (found.msp.auroc, found.energy.auroc, found.msp.fpr95, found.energy.fpr95) == (0.5, 0.5, 1.0, 1.0)
+
+
 def test_no_image_is_said() -> None:
     with pytest.raises(DataError, match="one of the two has none"):
         detection(torch.zeros(0), torch.zeros(2))

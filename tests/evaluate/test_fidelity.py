@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,9 @@ def test_correlations_of_classes_are_those_of_numpy() -> None:
     found = correlation_difference(ours, theirs)
     assert found.mean == pytest.approx(difference.mean())
     assert found.maximum == pytest.approx(difference.max())
+    assert found.matrix is not None
+    assert np.allclose(np.array(found.matrix)[~np.eye(5, dtype=bool)], difference, atol=5.1e-4)
+    assert not np.diagonal(found.matrix).any()
 
 
 def test_the_authors_first_procedure_in_numpy() -> None:
@@ -54,6 +59,8 @@ def test_the_authors_first_procedure_in_numpy() -> None:
     assert found.maximum == pytest.approx(difference.max())
     assert found.mean == pytest.approx(correlation_paper_2024(ours[:256], theirs[:256]).mean)
     assert "first 256" in found.procedure
+    assert np.allclose(found.matrix, difference, atol=5.1e-4)
+    assert all(value == round(value, 3) for row in found.matrix or () for value in row)
 
 
 def test_the_authors_later_procedure_in_numpy() -> None:
@@ -68,6 +75,7 @@ def test_the_authors_later_procedure_in_numpy() -> None:
     found = correlation_paper_2025(ours, theirs, LABELS)
     assert found.mean == pytest.approx(difference.mean(), rel=1e-5)
     assert found.maximum == pytest.approx(difference.max(), rel=1e-5)
+    assert np.allclose(found.matrix, difference, atol=5.1e-4)
 
 
 def test_a_class_without_samples_is_left_out() -> None:
@@ -76,6 +84,20 @@ def test_a_class_without_samples_is_left_out() -> None:
     found = correlation_paper_2025(ours, theirs, labels)
     assert found.mean > 0.9 * found.maximum / 3  # one row alone; rows of zeros would divide it by three more
     assert np.isfinite(found.mean)
+    assert found.matrix is not None
+    assert found.matrix[0][0] == 0
+    assert np.mean(found.matrix[0]) == pytest.approx(found.mean, abs=5.1e-4)
+    assert found.matrix[1:] == ((0.0, 0.0, 0.0),) * 2
+
+
+@pytest.mark.parametrize("classes", [200, 201])
+def test_matrices_of_more_than_200_classes_are_not_kept(classes: int) -> None:
+    labels = torch.arange(300) % classes
+    ours, theirs = gathered(normal(300, classes), labels), gathered(normal(300, classes, seed=1), labels)
+    found = fidelity(ours, theirs)
+    for difference in (found.correlation, found.correlation_paper_2024, found.correlation_paper_2025):
+        assert difference.mean > 0
+        assert np.shape(difference.matrix) == ((200, 200) if classes == 200 else ())
 
 
 def test_a_network_against_itself_differs_in_nothing() -> None:
@@ -107,6 +129,25 @@ def test_counts_and_divergences_are_those_of_loops() -> None:
     assert found.aligned_on == "600 images of themselves"
     wrong = [one == other for one, other, label in zip(mine, its, LABELS.tolist(), strict=True) if other != label]
     assert found.agreement_where_wrong == pytest.approx(np.mean(wrong))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_split_of_one_class_has_finite_figures(count: int, constant: bool) -> None:
+    labels = torch.full((count,), 2)
+    logits = [torch.zeros(count, 4) if constant else normal(count, 4, seed=seed) for seed in (0, 1)]
+    student, teacher = (gathered(each, labels, seed=seed) for seed, each in enumerate(logits))
+    for found in (fidelity(student, teacher), fidelity(student, teacher, fit=(teacher, student))):
+        assert found.kept + found.lost + found.gained + found.both_wrong == count
+        assert all(np.isfinite(value) for value in numbers(asdict(found)))
+        assert found.retention is None or found.kept + found.lost > 0
+
+
+def numbers(value: object) -> list[float]:
+    """All numbers in lists and mappings."""
+    if isinstance(value, dict | list | tuple):
+        return [number for each in (value.values() if isinstance(value, dict) else value) for number in numbers(each)]
+    return [value] if isinstance(value, float) else []
 
 
 def test_without_embeddings_the_rest_is_told() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from limbeck.data import ImageData, ImageSplit
-from limbeck.errors import NonFiniteError, SettingError, SignalError
+from limbeck.data import ImageData, ImageSplit, load_data
+from limbeck.errors import DataError, NonFiniteError, SettingError, SignalError
 from limbeck.evaluate.bench import Options, with_channels
 from limbeck.evaluate.parts import NAMES, check_parts
 from limbeck.evaluate.suite import Evaluation, evaluate_networks
 
-QUICK = ("accuracy", "calibration", "fidelity", "retrieval", "ood")
+QUICK = ("accuracy", "calibration", "fidelity", "retrieval", "ood", "examples", "tsne")
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +40,17 @@ def test_figures_of_all_parts_fit_each_other(pair: Evaluation, small: ImageData)
     assert pair.fidelity is not None
     assert pair.retrieval is not None
     assert pair.distribution is not None
-    student, teacher = pair.scores["model"], pair.scores["teacher"]
+    student, teacher = (pair.networks[who].score for who in ("model", "teacher"))
+    kept = pair.fidelity["model"]
     assert 0.5 < student.accuracy < teacher.accuracy
     assert pair.classification["model"].top1 == pytest.approx(student.accuracy)
     assert pair.calibration["teacher"].raw.nll == pytest.approx(teacher.nll, rel=1e-5)
     assert pair.calibration["model"].fitted_on == len(small.val or ())
-    assert pair.fidelity.agreement == pytest.approx(student.agreement)
-    assert pair.fidelity.kl == pytest.approx(student.kl, rel=1e-4)
-    assert pair.fidelity.retention == pytest.approx(student.accuracy / teacher.accuracy)
-    assert pair.fidelity.aligned_on == f"{len(small.val or ())} images of the validation split"
-    assert [(each.student, each.teacher) for each in pair.fidelity.cka_stages][:2] == [
+    assert kept.agreement == pytest.approx(student.agreement)
+    assert kept.kl == pytest.approx(student.kl, rel=1e-4)
+    assert kept.retention == pytest.approx(student.accuracy / teacher.accuracy)
+    assert kept.aligned_on == f"{len(small.val or ())} images of the validation split"
+    assert [(each.student, each.teacher) for each in kept.cka_stages][:2] == [
         ("stages.0", "stages.0"),
         ("stages.0", "stages.1"),
     ]
@@ -59,8 +63,8 @@ def test_figures_of_all_parts_fit_each_other(pair: Evaluation, small: ImageData)
 def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageData, learned: nn.Module) -> None:
     alone = evaluate_networks(learned, small).as_dict()
     value = json.loads(json.dumps(pair.as_dict()))
-    assert set(value) - set(alone) == {"teacher"}
-    assert set(alone) <= set(value)
+    assert list(value) == list(alone)
+    assert list(value["networks"]) == ["model", "teacher"]
     assert [name for name, part in alone.items() if part is None] == [
         "classification",
         "calibration",
@@ -71,9 +75,12 @@ def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageDat
         "transfer",
         "transfer_data",
         "cost",
+        "examples",
+        "embedding_map",
     ]
     assert value["calibration"]["model"]["raw"]["reliability"][14]["high"] == 1.0
-    assert list(alone["model"]) == ["name", "parameters", "count", "accuracy", "top5", "nll"]
+    facts = ["role", "model", "method", "parameters", "count", "accuracy", "top5", "nll", "agreement", "kl"]
+    assert list(alone["networks"]["model"]) == facts
 
 
 def test_the_networks_are_left_as_they_were(small: ImageData, learned: nn.Module) -> None:
@@ -85,7 +92,7 @@ def test_the_networks_are_left_as_they_were(small: ImageData, learned: nn.Module
     assert found.robustness["model"].count == 20
     assert found.cost is not None
     assert found.cost.ratios is not None
-    assert found.cost.ratios.macs == 1.0
+    assert found.cost.ratios["model"].macs == 1.0
     assert all(torch.equal(value, before[name]) for name, value in learned.state_dict().items())
 
 
@@ -182,7 +189,7 @@ def test_bad_input_is_refused_in_a_sentence(small: ImageData, learned: nn.Module
     without = replace(small, name="other", test=None, val=None)
     with pytest.raises(SettingError, match="transfer: other has neither a test nor a validation split"):
         evaluate_networks(learned, small, options=Options(("transfer",), transfer=without))
-    with pytest.raises(SignalError, match="the model tells 7 classes apart, and digits has 10"):
+    with pytest.raises(SignalError, match="model: the network tells 7 classes apart, and digits has 10"):
         evaluate_networks(nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), small)
     with pytest.raises(SettingError, match=r"model: Sequential cannot take an input of shape \(2, 1, 8, 8\)"):
         evaluate_networks(nn.Sequential(nn.Conv2d(4, 2, 1)), small)
@@ -190,3 +197,89 @@ def test_bad_input_is_refused_in_a_sentence(small: ImageData, learned: nn.Module
     nn.init.constant_(broken[1].bias, float("nan"))
     with pytest.raises(NonFiniteError, match="NaN or infinite"):
         evaluate_networks(broken, small)
+
+
+def test_several_students_of_one_teacher(small: ImageData, learned: nn.Module, learned_less: nn.Module) -> None:
+    options = Options((*QUICK, "cost"))
+    models = {"less": learned_less, "twin": learned}
+    found = evaluate_networks(models, small, teacher=learned, methods={"less": "kd"}, options=options, batch_size=16)
+    assert list(found.networks) == ["less", "twin", "teacher"]
+    assert [entry.role for entry in found.networks.values()] == ["student", "student", "teacher"]
+    assert [entry.method for entry in found.networks.values()] == ["kd", None, None]
+    assert found.fidelity is not None
+    assert list(found.fidelity) == ["less", "twin"]
+    assert found.fidelity["twin"].agreement == 1
+    assert found.cost is not None
+    assert found.cost.ratios is not None
+    assert list(found.cost.ratios) == ["less", "twin"]
+    assert found.examples is not None
+    assert len(found.examples["less"]) > 0
+    assert found.examples["twin"] == ()
+    assert found.embedding_map is not None
+    assert list(found.embedding_map.networks) == ["less", "twin", "teacher"]
+    alone = evaluate_networks(learned_less, small, teacher=learned, options=Options(QUICK))
+    assert alone.fidelity is not None
+    assert alone.fidelity["model"] == found.fidelity["less"]
+    with pytest.raises(SettingError, match="a network is called 'teacher'"):
+        evaluate_networks({"teacher": learned}, small)
+    with pytest.raises(SettingError, match="there is no network to evaluate"):
+        evaluate_networks({}, small)
+
+
+def test_a_part_that_fails_leaves_the_others(small: ImageData, learned: nn.Module, tmp_path: Path) -> None:
+    paths = []
+    for number in range(12):
+        path = tmp_path / f"{number}.png"
+        Image.new("L", (8, 8)).save(path)
+        paths.append(str(path))
+    labels = torch.arange(12) % 10
+    files = ImageSplit(paths, labels, torch.arange(12))
+    other = replace(small, name="files", train=files, val=None, test=files)
+    # Long after it was loaded, when most of the work is done.
+    Path(paths[7]).write_bytes(b"no image")
+    options = Options(("ood", "calibration"), other=other)
+    found = evaluate_networks(learned, small, options=options)
+    assert list(found.failures) == ["ood"]
+    assert "7.png" in found.failures["ood"]
+    assert found.calibration is not None
+    assert found.distribution is None
+
+
+def test_a_training_split_that_was_changed_is_said(small: ImageData, learned: nn.Module) -> None:
+    found = evaluate_networks(learned, replace(small, damage=("a tenth of the labels are wrong",)), split="train")
+    assert found.remarks == ("the training split was changed on purpose: a tenth of the labels are wrong.",)
+
+
+def test_cifar_c_beside_the_corruptions(tmp_path: Path) -> None:
+    colour = load_data("digits", test_limit=40, train_limit=40)
+
+    def coloured(split: ImageSplit | None) -> ImageSplit | None:
+        assert split is not None
+        assert isinstance(split.images, Tensor)
+        return replace(split, images=split.images.expand(-1, 3, -1, -1).contiguous())
+
+    train, val, test = (coloured(split) for split in (colour.train, colour.val, colour.test))
+    assert train is not None
+    assert test is not None
+    assert isinstance(test.images, Tensor)
+    data = replace(colour, train=train, val=val, test=test, in_channels=3, mean=colour.mean * 3, std=colour.std * 3)
+    np.save(tmp_path / "labels.npy", np.tile(test.labels.numpy(), 5))
+    np.save(tmp_path / "fog.npy", np.tile(test.images.permute(0, 2, 3, 1).numpy(), (5, 1, 1, 1)))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    options = Options(("robustness",), cifar_c=tmp_path)
+    found = evaluate_networks(network, data, options=options)
+    assert found.robustness is not None
+    (fog,) = found.robustness["model"].cifar_c or ()
+    assert fog.name == "fog"
+    assert fog.severities == pytest.approx([found.robustness["model"].clean] * 5)
+    assert "has no" in found.remarks[0]
+    with pytest.raises(SettingError, match="cifar_c holds images in colour"):
+        evaluate_networks(network, colour, options=options)
+    (tmp_path / "labels.npy").unlink()
+    with pytest.raises(DataError, match=r"labels\.npy"):
+        evaluate_networks(network, data, options=options)
+
+
+def test_the_file_is_what_is_told(pair: Evaluation, tmp_path: Path) -> None:
+    pair.write(tmp_path / "evaluation.json")
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(pair.as_dict()))

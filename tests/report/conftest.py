@@ -59,6 +59,61 @@ def write_run(folder: Path, result: Result | None, *, settings: dict[str, Any] |
     return folder
 
 
+def make_evaluation(**changes: Any) -> dict[str, Any]:
+    """An evaluation of the networks that :func:`make_result` tells of; the student takes a sixth of the operations."""
+    networks = {
+        "teacher": {"role": "teacher", "model": "big", "method": None, "parameters": 200_000, "accuracy": 0.8},
+        "icd-seed0": {"role": "student", "model": "small", "method": "icd", "parameters": 1_000, "accuracy": 0.76},
+    }
+    for network in networks.values():
+        network |= {"count": 100, "top5": 1.0, "nll": 1.0, "agreement": None, "kl": None}
+    costs = {"teacher": _cost(200_000, 60_000, 50.0), "icd-seed0": _cost(1_000, 10_000, 20.0)}
+    values = {
+        "schema": 2,
+        "data": "digits",
+        "split": "test",
+        "classes": ["0", "1"],
+        "command": "limbeck evaluate runs/icd-0 --teacher runs/teacher --all",
+        "networks": networks,
+        "cost": {"device": "cpu, 1 thread", "networks": costs, "ratios": None},
+        "failures": {"transfer": "no data were named"},
+        "remarks": ["a remark"],
+        "versions": {"torch": "2.y"},
+        "when": "2026-01-02T00:00:00Z",
+    }
+    return values | changes
+
+
+def _cost(parameters: int, macs: int, milliseconds: float) -> dict[str, Any]:
+    timed = {"repeats": 9, "low_ms": milliseconds, "high_ms": milliseconds, "images_per_second": 1.0}
+    return {
+        "input": [1, 8, 8],
+        "parameters": parameters,
+        "macs": macs,
+        "bytes": 4 * parameters,
+        "file_bytes": None,
+        "latency": [{"batch": batch, "median_ms": milliseconds} | timed for batch in (1, 128)],
+        "memory_bytes": 1,
+        "allocated_bytes": None,
+    }
+
+
+def write_evaluation(path: Path, values: Any = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(make_evaluation() if values is None else values), encoding="utf-8")
+    return path
+
+
+UNFINISHED = {
+    "data": "digits",
+    "teacher": "big@teacher.safetensors",
+    "student": "small",
+    "objective": "icd",
+    "epochs": 10,
+}
+"""Settings of a run that make it one of a method before it has a result."""
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Two methods and the student alone over two seeds, one unfinished run and three damaged ones."""

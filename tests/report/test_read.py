@@ -9,7 +9,8 @@ import pytest
 
 from limbeck.errors import Failure
 from limbeck.report.curves import loss_curves, validation_curve
-from limbeck.report.read import Run, find_runs, read_run, variants
+from limbeck.report.identity import variants
+from limbeck.report.read import Run, find_runs, read_run
 
 from .conftest import make_result, write_run
 

@@ -1,13 +1,15 @@
-"""``limbeck evaluate``: a network's figures on a split, alone or against a teacher."""
+"""``limbeck evaluate``: figures of networks on a split, alone or against their teacher."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limbeck.cli.output import Output
 from limbeck.cli.settings import EvaluateSettings
-from limbeck.config import DataSettings
 from limbeck.errors import SettingError
 
 if TYPE_CHECKING:
@@ -15,50 +17,78 @@ if TYPE_CHECKING:
     from limbeck.evaluate.bench import Options
 
 
-def evaluate(settings: EvaluateSettings, output: Output) -> None:
-    """Evaluate the network that the settings name."""
+def evaluate(settings: EvaluateSettings, output: Output) -> int:
+    """Evaluate the networks that the settings name. Returns 1 when a part failed."""
     from limbeck.cli.device import pick_device
     from limbeck.cli.figures import tables
+    from limbeck.cli.subjects import subjects
     from limbeck.evaluate.suite import evaluate_networks
     from limbeck.feeds import read_data
     from limbeck.plugins import load_plugins
 
-    if not settings.model:
-        raise SettingError(
-            "name a network: a run folder, a weights file or NAME@FILE, as in 'limbeck evaluate runs/NAME'."
-        )
     parts = _parts(settings)
+    if settings.output is not None:
+        _check_output(settings.output)
     load_plugins(settings.plugins)
     device = pick_device(settings.device)
-    settings = _with_data_of_run(settings)
+    chosen = subjects(settings.models, settings.teacher)
+    settings = _with_data(settings, chosen.data)
     data = read_data(settings)
-    evaluation = evaluate_networks(
-        settings.model or "",
+    found = evaluate_networks(
+        chosen.models,
         data,
-        teacher=settings.teacher,
+        teacher=chosen.teacher,
+        methods=chosen.methods,
         split=settings.split,
-        options=_options(settings, parts, data),
+        options=_options(settings, _possible(parts, settings, chosen.teacher), data),
         batch_size=settings.batch_size,
         workers=settings.workers,
         device=device,
         progress=output.say if parts else None,
     )
+    evaluation = replace(found, remarks=(*chosen.remarks, *found.remarks))
+    if settings.output is not None:
+        evaluation.write(settings.output)
     for remark in evaluation.remarks:
         output.say(remark)
+    for part, reason in evaluation.failures.items():
+        output.say(f"error: {part} failed: {reason}")
     output.result(evaluation.as_dict(), *(lambda table=table: table for table in tables(evaluation)))
+    return 1 if evaluation.failures else 0
 
 
-def _parts(settings: EvaluateSettings) -> tuple[str, ...]:
-    from limbeck.evaluate.parts import NAMES, check_parts
+def _parts(settings: EvaluateSettings) -> set[str]:
+    """The parts that are asked for by their names, or by what they need."""
+    from limbeck.evaluate.parts import check_parts
 
     named = [name.strip() for text in settings.parts for name in text.split(",") if name.strip()]
-    check_parts(named)
-    asked = {*named, *(["transfer"] if settings.transfer else []), *(["ood"] if settings.ood else [])}
+    by_setting = {"transfer": settings.transfer, "ood": settings.ood, "robustness": settings.cifar_c}
+    return check_parts(named) | {part for part, value in by_setting.items() if value is not None}
+
+
+def _possible(parts: set[str], settings: EvaluateSettings, teacher: str | None) -> tuple[str, ...]:
+    """With --all every part too that has something to say; who names another is told what it lacks."""
+    from limbeck.evaluate.parts import NAMES, WITH_TEACHER
+
     if settings.all:
-        # Without a teacher or other data there is nothing to say in these; who names one of them is told.
-        asked |= {*NAMES} - ({"fidelity"} if not settings.teacher else set())
-        asked -= set() if settings.transfer or "transfer" in named else {"transfer"}
-    return tuple(name for name in NAMES if name in asked)
+        parts = parts | {name for name in NAMES if name != "transfer" and (teacher or name not in WITH_TEACHER)}
+    return tuple(name for name in NAMES if name in parts)
+
+
+def _check_output(path: Path) -> None:
+    """Nothing but another evaluation is replaced."""
+    problem = None
+    if path.is_dir():
+        problem = "is a folder; name a file, as in evaluation.json"
+    elif path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = None
+        if not isinstance(known, dict) or not {"schema", "networks"} <= known.keys():
+            problem = "holds something else than an evaluation and is not replaced; name another file"
+    if problem:
+        raise SettingError(f"output: {path} {problem}.")
 
 
 def _options(settings: EvaluateSettings, parts: tuple[str, ...], data: ImageData) -> Options:
@@ -67,6 +97,7 @@ def _options(settings: EvaluateSettings, parts: tuple[str, ...], data: ImageData
     return Options(
         parts=parts,
         robustness_limit=settings.robustness_limit,
+        cifar_c=settings.cifar_c,
         transfer=None if settings.transfer is None else _other(settings.transfer, settings, data),
         protocol=settings.transfer_protocol,
         transfer_epochs=settings.transfer_epochs,
@@ -87,22 +118,7 @@ def _other(name: str, settings: EvaluateSettings, data: ImageData) -> ImageData:
     )
 
 
-def _with_data_of_run(settings: EvaluateSettings) -> EvaluateSettings:
-    """A run folder knows its data; what the command line says about data wins."""
-    from limbeck.runs import CONFIG
-
-    path = Path(settings.model or "").expanduser()
-    config = (path if path.is_dir() else path.parent) / CONFIG
-    if not path.exists() or not config.is_file():
-        return settings
-    known = _read_data_settings(config)
+def _with_data(settings: EvaluateSettings, known: Mapping[str, Any]) -> EvaluateSettings:
+    """Run folders know their data; what the command line says about data wins."""
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     return EvaluateSettings.make({**known, **given})
-
-
-def _read_data_settings(config: Path) -> dict[str, Any]:
-    import yaml
-
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    fields = DataSettings.model_fields
-    return {name: values[name] for name in fields if name in values} if isinstance(values, dict) else {}

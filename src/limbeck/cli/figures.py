@@ -1,4 +1,4 @@
-"""An evaluation as tables for the terminal."""
+"""An evaluation as tables for the terminal: a column for each network."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ def tables(evaluation: Evaluation) -> list[Table]:
 
 
 def _scores(evaluation: Evaluation) -> Table:
-    count = evaluation.scores["model"].count
+    scores = {who: entry.score for who, entry in evaluation.networks.items()}
+    count = next(iter(scores.values())).count
     table = _table(f"{evaluation.data}, {count:,} images of {evaluation.split}")
-    for who, name in evaluation.names.items():
-        table.add_column(f"{who}\n{name}", justify="right", overflow="fold")
+    for who, entry in evaluation.networks.items():
+        table.add_column(f"{who}\n{entry.model}", justify="right", overflow="fold")
     _fill(
         table,
-        evaluation.scores,
+        scores,
         [
             ("accuracy", lambda score: score.accuracy, ".2%"),
             ("top-5 accuracy", lambda score: score.top5, ".2%"),
@@ -45,7 +46,7 @@ def _scores(evaluation: Evaluation) -> Table:
             ("KL(teacher ‖ student) (nats)", lambda score: score.kl, ".4f"),
         ],
     )
-    table.add_row("parameters", *(f"{count:,}" for count in evaluation.parameters.values()))
+    table.add_row("parameters", *(f"{entry.parameters:,}" for entry in evaluation.networks.values()))
     return table
 
 
@@ -123,6 +124,8 @@ def _robust_rows(found: Mapping[str, Robustness]) -> list[_Row[Robustness]]:
     for place, corrupted in enumerate(first.corruptions):
         name = corrupted.name.replace("_", " ")
         rows.append((f"  {name}", _corruption(place), ".2%"))
+    for place, corrupted in enumerate(first.cifar_c or ()):
+        rows.append((f"  CIFAR-C, {corrupted.name.replace('_', ' ')}", _cifar_c(place), ".2%"))
     for place, attacked in enumerate(first.attacks):
         name = f"{attacked.name.upper()}, {attacked.budget:g}/255"
         rows.append((name, _attack(place), ".2%"))
@@ -131,6 +134,10 @@ def _robust_rows(found: Mapping[str, Robustness]) -> list[_Row[Robustness]]:
 
 def _corruption(place: int) -> Callable[[Robustness], float]:
     return lambda each: each.corruptions[place].mean
+
+
+def _cifar_c(place: int) -> Callable[[Robustness], float | None]:
+    return lambda each: None if each.cifar_c is None else each.cifar_c[place].mean
 
 
 def _attack(place: int) -> Callable[[Robustness], float]:
@@ -148,9 +155,23 @@ def _classes(who: str, found: Classification) -> Table:
     return table
 
 
-def _fidelity(found: Fidelity) -> Table:
-    table = _table("student against teacher")
-    table.add_column("", justify="right")
+def _fidelity(found: Mapping[str, Fidelity]) -> Table:
+    table = _table("against the teacher")
+    for who in found:
+        table.add_column(who, justify="right")
+    counts = [(each.kept, each.lost, each.gained, each.both_wrong) for each in found.values()]
+    right = [" / ".join(f"{count:,}" for count in each) for each in counts]
+    table.add_row("right: both / teacher alone / student alone / none", *right)
+    # In a dictionary, since students may have other stages, whose rows then stay empty for the others.
+    names = list(dict.fromkeys(row for each in found.values() for row in _fidelity_rows(each)))
+    told = {who: _fidelity_rows(each) for who, each in found.items()}
+    for name in names:
+        table.add_row(name, *(rows.get(name, "") for rows in told.values()))
+    return table
+
+
+def _fidelity_rows(found: Fidelity) -> dict[str, str]:
+    """What a student kept, each figure in words by its name; without those that it has not."""
     rows: list[tuple[str, float | None, str]] = [
         ("accuracy kept", found.retention, ".2%"),
         ("agreement where the teacher is wrong", found.agreement_where_wrong, ".2%"),
@@ -165,15 +186,10 @@ def _fidelity(found: Fidelity) -> Table:
         if each is not None:
             rows += [
                 (f"ICD's invariance of {what} (nats)", each.invariance, ".4f"),
-                ("  asymmetry of their similarities", each.asymmetry, ".4f"),
-                (f"  own teacher most similar, of {each.batch}", each.own_teacher, ".2%"),
+                (f"  asymmetry of similarities of {what}", each.asymmetry, ".4f"),
+                (f"  own teacher's {what} most similar, of {each.batch}", each.own_teacher, ".2%"),
             ]
-    counts = (found.kept, found.lost, found.gained, found.both_wrong)
-    table.add_row("right: both / teacher alone / student alone / none", " / ".join(f"{count:,}" for count in counts))
-    for name, value, form in rows:
-        if value is not None:
-            table.add_row(name, format(value, form))
-    return table
+    return {name: format(value, form) for name, value, form in rows if value is not None}
 
 
 def _closest(pairs: Sequence[LayerCka]) -> list[LayerCka]:
@@ -188,10 +204,11 @@ def _closest(pairs: Sequence[LayerCka]) -> list[LayerCka]:
 
 def _cost(found: Costs) -> Table:
     table = _table(f"cost on {found.device}")
+    ratios = found.ratios or {}
     for who in found.networks:
         table.add_column(who, justify="right")
-    if found.ratios is not None:
-        table.add_column("teacher ÷ model", justify="right")
+        if who in ratios:
+            table.add_column("teacher ÷ it", justify="right")
     rows: list[tuple[str, Callable[[Cost], str], Callable[[Ratios], float | None]]] = [
         ("parameters", lambda each: f"{each.parameters:,}", lambda ratios: ratios.parameters),
         ("multiply-accumulates of an image", lambda each: f"{each.macs:,}", lambda ratios: ratios.macs),
@@ -205,10 +222,16 @@ def _cost(found: Costs) -> Table:
     for place, latency in enumerate(next(iter(found.networks.values())).latency):
         rows.append((f"ms for {latency.batch} (quartiles)", _spread(place), _latency_ratio(place)))
     for name, read, compare in rows:
-        ratio = None if found.ratios is None else compare(found.ratios)
-        beside = [] if found.ratios is None else ["" if ratio is None else f"{ratio:.2f}"]
-        table.add_row(name, *map(read, found.networks.values()), *beside)
+        cells: list[str] = []
+        for who, each in found.networks.items():
+            ratio = compare(ratios[who]) if who in ratios else None
+            cells += [read(each), *([_ratio(ratio)] if who in ratios else [])]
+        table.add_row(name, *cells)
     return table
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def _latency_ratio(place: int) -> Callable[[Ratios], float | None]:

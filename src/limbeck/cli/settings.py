@@ -30,17 +30,23 @@ class RecipeOptions(OutputOptions):
 
 
 class EvaluateSettings(DataSettings):
-    """Score a network on a split of a data set."""
+    """Score networks on a split of a data set."""
 
-    model: str | None = Field(
-        default=None, description="Run folder, weights file that limbeck wrote, or network as in NAME@FILE."
+    models: list[str] = Field(
+        default=[],
+        description="Run folders, comparisons, weights files that limbeck wrote, or networks as in NAME@FILE.",
     )
     teacher: str | None = Field(
-        default=None, description="The same of a teacher, for what is told of the two together."
+        default=None, description="The same of a teacher, or 'none'; the runs' own teacher when not given."
+    )
+    output: Path | None = Field(
+        default=None,
+        description="File for all figures as JSON, which 'limbeck report' draws when it is evaluation.json.",
     )
     parts: list[str] = Field(
         default=[],
-        description="More than the scores: accuracy, calibration, fidelity, retrieval, ood, robustness, transfer, cost.",
+        description="More than the scores: accuracy, calibration, fidelity, retrieval, ood, robustness, transfer, examples, "
+        "tsne, cost.",
     )
     all: bool = Field(default=False, description="Every part; transfer where --transfer names data.")
     transfer: str | None = Field(default=None, description="Other data, as for --data, to probe the embedding on.")
@@ -52,6 +58,7 @@ class EvaluateSettings(DataSettings):
     robustness_limit: int = Field(
         default=1000, ge=1, description="Corrupt and attack at most this many images, stratified."
     )
+    cifar_c: Path | None = Field(default=None, description="Folder with CIFAR-10-C or CIFAR-100-C, for robustness too.")
     split: Literal["test", "validation", "train"] = Field(default="test", description="Which images.")
     batch_size: int = Field(default=128, ge=1, description="Images at a time.")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
@@ -59,14 +66,19 @@ class EvaluateSettings(DataSettings):
 
 
 class ReportSettings(Settings):
-    """Compare finished runs."""
+    """Compare runs, and show what was evaluated."""
 
     runs: list[Path] = Field(
-        default=[Path("runs")], min_length=1, description="Run folders, comparisons, or folders that hold them."
+        default=[Path("runs")],
+        min_length=1,
+        description="Run folders, comparisons, folders that hold them, or files of evaluations.",
     )
     output: Path = Field(default=Path("report.html"), description="The page; a file that is there is replaced.")
     tables: Path | None = Field(
         default=None, description="Folder for the table as Markdown, CSV, LaTeX and JSON; files there are replaced."
+    )
+    figures: Path | None = Field(
+        default=None, description="Folder for the page's figures as SVG and PDF, for a paper; files there are replaced."
     )
 
 
@@ -102,6 +114,19 @@ class InspectSettings(Settings):
     channels: int | None = Field(default=None, ge=1, description="Channels of the images.")
     depth: int = Field(default=2, ge=1, description="Levels of modules to draw.")
     plugins: list[str] = Field(default=[], description=_PLUGINS)
+
+
+class ReproduceSettings(Settings):
+    """Show what was published, and what was measured beside it."""
+
+    table: str | None = Field(default=None, description="One table; all of them when not given.")
+    method: str | None = Field(default=None, description="A method of the tables, or an objective of limbeck.")
+    pair: str | None = Field(default=None, description="A pair of networks, as in resnet32x4/resnet8x4.")
+    teacher: str | None = Field(default=None, description="A teacher of the tables.")
+    student: str | None = Field(default=None, description="A student of the tables.")
+    runs: list[Path] = Field(
+        default=[], description="Folder with finished runs; runs and results, where they exist, when not given."
+    )
 
 
 class DoctorSettings(Settings):

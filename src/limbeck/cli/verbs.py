@@ -100,27 +100,36 @@ _ALL = (
     Verb(
         name="evaluate",
         section="Work",
-        help="Tell what a network can do, and what it kept of its teacher.",
+        help="Tell what networks can do, and what they kept of their teacher.",
         settings="limbeck.cli.settings:EvaluateSettings",
         handler="limbeck.cli.evaluate:evaluate",
-        positional=("model",),
+        positional=("models",),
         examples=(
-            ("a finished run, on the data it was trained for", "limbeck evaluate runs/NAME"),
-            ("against its teacher", "limbeck evaluate runs/NAME --teacher resnet32x4@teacher.safetensors"),
+            ("a finished run, on its data and against its teacher", "limbeck evaluate runs/NAME"),
             (
-                "every figure, on other data too",
-                "limbeck evaluate runs/NAME --teacher runs/teacher --all --transfer stl10 --ood svhn",
+                "every figure of two students, for the page of 'limbeck report runs'",
+                "limbeck evaluate runs/ONE runs/TWO --all --output runs/evaluation.json",
+            ),
+            (
+                "on other data too, against a teacher from elsewhere",
+                "limbeck evaluate runs/NAME --teacher resnet32x4@teacher.safetensors --transfer stl10 --ood svhn",
             ),
         ),
     ),
     Verb(
         name="report",
         section="Work",
-        help="Compare finished runs: a table with error bars, and one page with curves.",
+        help="Compare runs and show evaluations: a table with error bars, and one page with figures.",
         settings="limbeck.cli.settings:ReportSettings",
         handler="limbeck.cli.report:report",
         positional=("runs",),
-        examples=(("all runs of a folder", "limbeck report runs --output report.html"),),
+        examples=(
+            ("all runs of a folder", "limbeck report runs --output report.html"),
+            (
+                "what was evaluated besides, and figures for a paper",
+                "limbeck report runs evaluation.json --figures figures",
+            ),
+        ),
     ),
     Verb(
         name="export",
@@ -162,6 +171,21 @@ _ALL = (
         examples=(
             ("a network as it would be for CIFAR-100", "limbeck inspect resnet8x4 --classes 100 --image-size 32"),
             ("deeper", "limbeck inspect timm:vit_tiny_patch16_224 --depth 4"),
+        ),
+    ),
+    Verb(
+        name="reproduce",
+        section="Look",
+        help="List the published numbers, the command for each, and what runs measured beside them.",
+        settings="limbeck.cli.settings:ReproduceSettings",
+        handler="limbeck.cli.reproduce:reproduce",
+        positional=("table",),
+        examples=(
+            ("one table, with runs from other folders", "limbeck reproduce dist_cifar100 --runs runs --runs old"),
+            (
+                "the commands of one cell",
+                "limbeck reproduce distillers_v2_cifar100_same --method icd --pair resnet32x4/resnet8x4",
+            ),
         ),
     ),
     Verb(

@@ -1,6 +1,7 @@
 """Data sets, replayable augmentation and loaders."""
 
 from limbeck.data.batches import FileBatches, ResidentBatches, eval_batches
+from limbeck.data.damage import long_tail, wrong_labels
 from limbeck.data.loader import LoaderBatches
 from limbeck.data.preprocess import Preprocess
 from limbeck.data.sources import SourceEntry, list_sources, register_source
@@ -20,7 +21,9 @@ __all__ = [
     "eval_batches",
     "list_sources",
     "load_data",
+    "long_tail",
     "parse_view_sets",
     "parse_views",
     "register_source",
+    "wrong_labels",
 ]

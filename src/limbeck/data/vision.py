@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from limbeck.data.damage import check_damage, long_tail, wrong_labels
 from limbeck.data.images import decode, header_size, read_each, resize_all
 from limbeck.data.seeds import mix
 from limbeck.data.sources import RawData, RawSplit, Recipe, Request, default_data_dir, find_source
@@ -70,7 +71,7 @@ class ImageData:
 
     train, val, test: the splits; val and test may be None. classes: a name for each label.
     in_channels, image_size: of every image as the loaders give it. mean, std: one a channel, of pixels in [0, 1].
-    recipe: how the data set is usually trained on.
+    recipe: how the data set is usually trained on. damage: what was done to train to make it harder, in words.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     recipe: Recipe = field(default_factory=Recipe)
+    damage: tuple[str, ...] = ()
     _fingerprint: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -109,6 +111,8 @@ def load_data(
     split_seed: int = 0,
     train_limit: int | None = None,
     test_limit: int | None = None,
+    label_noise: float = 0.0,
+    imbalance: float = 1.0,
     image_size: int | tuple[int, int] | None = None,
     download: bool = True,
     skip_unreadable: bool = False,
@@ -120,7 +124,11 @@ def load_data(
     val_fraction: in [0, 1), the part of train that becomes val where the source has none, classes in proportion, the
         same for the same ``split_seed``; 0 for no val. A source's own val stays as it is.
     train_limit, test_limit: at most so many images, classes in proportion. train_limit counts what is left for training
-        after val was taken.
+        after val was taken, and of a long tail keeps the proportions.
+    label_noise: in [0, 1), the share of training labels that are replaced, each by one of the other classes, drawn
+        uniformly; classes in proportion. Done last.
+    imbalance: at least 1; class c of C keeps n · imbalance^(-c / (C - 1)) training images, at least one. n is the most that
+        the classes have images for. Both leave val and test as they are, and are the same for the same ``split_seed``.
     image_size: side or (H, W) that images are brought to; None for their own size, or 224 where files differ in size.
     download: whether a missing data set may be fetched.
     skip_unreadable: log damaged image files and go on without them instead of raising.
@@ -134,6 +142,7 @@ def load_data(
     has fewer than two classes, an empty class in train, or labels out of range.
     """
     size = _check_settings(val_fraction, train_limit, test_limit, image_size)
+    check_damage(label_noise, imbalance)
     entry, argument = find_source(os.fspath(spec))
     folder = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
     raw = entry.load(Request(argument, folder, download))
@@ -143,8 +152,14 @@ def load_data(
     splits, size = _settle(raw.name, named, size, skip_unreadable)
     _check_every_class(raw, splits["train"])
     mean, std = (entry.mean, entry.std) if entry.mean and entry.std else _statistics(splits["train"], size)
-    parts = _divide(raw, splits, val_fraction, split_seed, train_limit, test_limit)
-    return ImageData(raw.name, *parts, raw.classes, len(mean), size, mean, std, entry.recipe)
+    train, val = _divide(raw, splits, val_fraction, split_seed)
+    train = _in_part(raw, train, imbalance, train_limit, split_seed)
+    test = splits.get("test")
+    test = None if test is None else _limited(test, test_limit, mix(split_seed, 2), low=0)
+    labels = wrong_labels(train.labels, len(raw.classes), label_noise, mix(split_seed, 4))
+    damage = _in_words(train.labels, labels, label_noise, imbalance)
+    train = replace(train, labels=labels)
+    return ImageData(raw.name, train, val, test, raw.classes, len(mean), size, mean, std, entry.recipe, damage)
 
 
 def _check_settings(
@@ -271,35 +286,42 @@ def _statistics(train: ImageSplit, size: tuple[int, int]) -> tuple[tuple[float, 
 
 
 def _divide(
-    raw: RawData,
-    splits: dict[str, ImageSplit],
-    val_fraction: float,
-    split_seed: int,
-    train_limit: int | None,
-    test_limit: int | None,
-) -> tuple[ImageSplit, ImageSplit | None, ImageSplit | None]:
-    train, val, test = splits["train"], splits.get("val"), splits.get("test")
-    if val is None and val_fraction > 0:
-        count = round(val_fraction * len(train))
-        if count < 1 or len(train) == len(raw.classes):
-            raise SettingError(
-                f"val_fraction={val_fraction} of the {len(train)} training images of {raw.name} leaves no image for "
-                "val; give a larger one, or 0 for no val."
-            )
-        chosen = choose(train.labels, count, mix(split_seed, 0), keep=1)
-        rest = torch.ones(len(train), dtype=torch.bool)
-        rest[chosen] = False
-        train, val = train.subset(rest.nonzero().flatten()), train.subset(chosen)
-    if train_limit is not None and train_limit < len(raw.classes):
-        raise SettingError(f"train_limit must be at least {len(raw.classes)}, one image a class; got {train_limit}.")
-    train = _limited(train, train_limit, mix(split_seed, 1), low=1)
-    return train, val, None if test is None else _limited(test, test_limit, mix(split_seed, 2), low=0)
+    raw: RawData, splits: dict[str, ImageSplit], val_fraction: float, split_seed: int
+) -> tuple[ImageSplit, ImageSplit | None]:
+    train, val = splits["train"], splits.get("val")
+    if val is not None or val_fraction == 0:
+        return train, val
+    count = round(val_fraction * len(train))
+    if count < 1 or len(train) == len(raw.classes):
+        raise SettingError(
+            f"val_fraction={val_fraction} of the {len(train)} training images of {raw.name} leaves no image for "
+            "val; give a larger one, or 0 for no val."
+        )
+    chosen = choose(train.labels, count, mix(split_seed, 0), keep=1)
+    rest = torch.ones(len(train), dtype=torch.bool)
+    rest[chosen] = False
+    return train.subset(rest.nonzero().flatten()), train.subset(chosen)
+
+
+def _in_part(raw: RawData, train: ImageSplit, imbalance: float, limit: int | None, split_seed: int) -> ImageSplit:
+    if limit is not None and limit < len(raw.classes):
+        raise SettingError(f"train_limit must be at least {len(raw.classes)}, one image a class; got {limit}.")
+    if imbalance > 1:
+        train = train.subset(long_tail(train.labels, len(raw.classes), imbalance, mix(split_seed, 3)))
+    return _limited(train, limit, mix(split_seed, 1), low=1)
 
 
 def _limited(split: ImageSplit, limit: int | None, seed: int, low: int) -> ImageSplit:
     if limit is None or limit >= len(split):
         return split
     return split.subset(choose(split.labels, limit, seed, low=low))
+
+
+def _in_words(true: Tensor, given: Tensor, label_noise: float, imbalance: float) -> tuple[str, ...]:
+    sizes, wrong = torch.bincount(true), (true != given).double().mean().item()
+    tail = f"training classes from {int(sizes.max()):,} to {int(sizes.min()):,} images"
+    noise = f"{100 * wrong:.3g} % of the training labels are wrong"
+    return (tail,) * (imbalance > 1) + (noise,) * (label_noise > 0)
 
 
 def _fingerprint(data: ImageData) -> str:

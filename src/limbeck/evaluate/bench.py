@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Literal
 
 import torch
@@ -13,6 +14,7 @@ from limbeck.data import ImageData, ImageSplit, Preprocess, eval_batches
 from limbeck.data.stratify import choose
 from limbeck.errors import LimbeckError, SettingError, SignalError
 from limbeck.evaluate.collect import Gathered, Read, collect
+from limbeck.evaluate.embedding_map import LIMIT as MAP_LIMIT
 from limbeck.evaluate.transfer import AUTHORS_EPOCHS
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
@@ -25,23 +27,27 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 NOISE: Final = "noise"
+TEACHER: Final = "teacher"
 
 
 @dataclass(frozen=True)
 class Options:
     """What is evaluated besides the scores.
 
-    parts: names in ``PARTS``. robustness_limit: so many images at most are corrupted and attacked. transfer: other data for
-    probes, by the protocol "frozen", "authors" or "both", the second for ``transfer_epochs``. other: other data that are out of
-    distribution, or "noise" for as many images of uniform noise. seed: of what is random in the parts.
+    parts: names in ``PARTS``. robustness_limit: so many images at most are corrupted and attacked. cifar_c: folder of images
+    that somebody else corrupted, for robustness too. transfer: other data for probes, by the protocol "frozen", "authors" or
+    "both", the second for ``transfer_epochs``. other: other data that are out of distribution, or "noise" for as many images
+    of uniform noise. map_limit: so many images at most are on the map of embeddings. seed: of what is random in the parts.
     """
 
     parts: tuple[str, ...] = ()
     robustness_limit: int = 1000
+    cifar_c: Path | None = None
     transfer: ImageData | None = None
     protocol: Literal["frozen", "authors", "both"] = "frozen"
     transfer_epochs: int = AUTHORS_EPOCHS
     other: ImageData | Literal["noise"] = NOISE
+    map_limit: int = MAP_LIMIT
     seed: int = 0
 
 
@@ -49,8 +55,8 @@ class Options:
 class Bench:
     """What is evaluated.
 
-    networks: "model", and "teacher" where there is one, both on ``device`` and in eval mode. data: whose images they take.
-    split: "test", "validation" or "train". remarks: what could not be told and why; parts add to it.
+    networks: students by their names, and "teacher" where there is one, on ``device`` and in eval mode. data: whose images
+    they take. split: "test", "validation" or "train". remarks: what could not be told and why; parts add to it.
     """
 
     networks: dict[str, Network]
@@ -62,6 +68,11 @@ class Bench:
     options: Options = field(default_factory=Options)
     remarks: list[str] = field(default_factory=list)
     _gathered: dict[str, dict[str, Gathered]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def students(self) -> list[str]:
+        """The names of all networks but the teacher."""
+        return [who for who in self.networks if who != TEACHER]
 
     def gathered(self, split: str | None = None) -> dict[str, Gathered]:
         """What each network said about a split; a split is gone through once, however often it is asked for."""
@@ -76,7 +87,7 @@ class Bench:
         for who, each in found.items():
             if each.logits.shape[1] != len(self.data.classes):
                 raise SignalError(
-                    f"the {who} tells {each.logits.shape[1]} classes apart, and {self.data.name} has "
+                    f"{who}: the network tells {each.logits.shape[1]} classes apart, and {self.data.name} has "
                     f"{len(self.data.classes)}."
                 )
         return found

@@ -12,6 +12,7 @@ from limbeck.errors import SignalError
 from limbeck.evaluate.collect import Gathered
 
 _SHOWN = 20
+_WHOLE = 50
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Classification:
 
     top1, top5: shares in [0, 1] of images whose class is the first, or among the first five. balanced: mean of the classes'
     accuracies, over those that have images. classes: in the order of the labels. confused: the most frequent mistakes, 20 at
-    most. confusion: (C, C) counts, a row for each true class and a column for each prediction.
+    most. confusion: (C, C) counts, a row for each true class and a column for each prediction; of more than 50 classes only
+    the counts that are not 0, as rows (number of the true class, number of the prediction, count) in that order.
     """
 
     count: int
@@ -74,13 +76,20 @@ def classification(gathered: Gathered, classes: Sequence[str]) -> Classification
         balanced=(right[present] / counts[present]).double().mean().item(),
         classes=per_class,
         confused=_confused(matrix, classes),
-        confusion=tuple(map(tuple, matrix.tolist())),
+        confusion=tuple(map(tuple, _written(matrix).tolist())),
     )
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     """(C, C) int64 counts from predictions and labels (N,): rows are labels, columns predictions."""
     return torch.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def _written(matrix: Tensor) -> Tensor:
+    if len(matrix) <= _WHOLE:
+        return matrix
+    places = matrix.nonzero()
+    return torch.cat([places, matrix[places[:, 0], places[:, 1], None]], dim=1)
 
 
 def _confused(matrix: Tensor, classes: Sequence[str]) -> tuple[Confusion, ...]:

@@ -76,11 +76,11 @@ class Ratios:
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of networks on one device, and the teacher's over the model's where there is a teacher."""
+    """Costs of networks on one device, and where there is a teacher its figures over those of each other network."""
 
     device: str
     networks: Mapping[str, Cost]
-    ratios: Ratios | None
+    ratios: Mapping[str, Ratios] | None
 
 
 @torch.no_grad()
@@ -89,11 +89,12 @@ def costs(
     *,
     batch_size: int = 128,
     files: Mapping[str, Path | None] | None = None,
+    teacher: str | None = None,
 ) -> Costs:
     """Costs of networks, each with one image (1, C, H, W) as it takes it, on its own device.
 
     Time is taken in turns (first network, second, first, …), so that a machine that slows down does so for all. ``files`` are
-    their weights files. Where there are a "model" and a "teacher", their ratios are told.
+    their weights files. ``teacher`` names the one that the others are compared with, if it is among them.
     """
     device = next(iter(networks.values()))[1].device
     latencies: dict[str, tuple[Latency, ...]] = dict.fromkeys(networks, ())
@@ -105,8 +106,9 @@ def costs(
         who: _cost(network, image, batch_size, latencies[who], (files or {}).get(who))
         for who, (network, image) in networks.items()
     }
-    both = "model" in found and "teacher" in found
-    return Costs(device_name(device), found, ratios(found["teacher"], found["model"]) if both else None)
+    theirs = found.get(teacher or "")
+    over = {who: ratios(theirs, each) for who, each in found.items() if who != teacher} if theirs else None
+    return Costs(device_name(device), found, over)
 
 
 def _cost(network: nn.Module, image: Tensor, batch: int, latencies: tuple[Latency, ...], file: Path | None) -> Cost:

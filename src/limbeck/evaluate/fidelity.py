@@ -13,15 +13,22 @@ from limbeck.evaluate.collect import Gathered
 from limbeck.evaluate.similarity import Consistency, aligned, consistency, linear_cka
 
 _FIRST_BATCH = 256
+_MOST_CLASSES = 200
+_DECIMALS = 3
 
 
 @dataclass(frozen=True)
 class MatrixDifference:
-    """Mean and maximum of the absolute differences of two matrices' entries, and what was done in words."""
+    """Mean and maximum of the absolute differences of two matrices' entries, and what was done in words.
+
+    matrix: (C, C) the absolute differences, rounded to 3 decimals, to be drawn; entries that do not count in mean and
+    maximum are 0 in it. None for more than 200 classes.
+    """
 
     procedure: str
     mean: float
     maximum: float
+    matrix: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,8 @@ def correlation_paper_2024(student: Tensor, teacher: Tensor) -> MatrixDifference
     """
     ours, theirs = (_class_products(value[:_FIRST_BATCH].double()) for value in (student, teacher))
     count = min(_FIRST_BATCH, len(student))
-    return _difference(ours - theirs, f"authors' 2024 code: first {count} samples, all entries of ZᵀZ/N")
+    counted = torch.ones(ours.shape, dtype=torch.bool)
+    return _difference(ours - theirs, counted, f"authors' 2024 code: first {count} samples, all entries of ZᵀZ/N")
 
 
 def _class_products(logits: Tensor) -> Tensor:
@@ -145,8 +153,10 @@ def correlation_paper_2025(student: Tensor, teacher: Tensor, labels: Tensor) -> 
     of the difference counts as 0. Classes without samples are left out.
     """
     difference = class_profiles(student, labels) - class_profiles(teacher, labels)
-    difference = difference.fill_diagonal_(0.0)[labels.unique()]
-    return _difference(difference, "authors' 2025 code: mean standardised logits of each class, diagonal 0")
+    counted = torch.zeros(difference.shape, dtype=torch.bool)
+    counted[labels] = True
+    procedure = "authors' 2025 code: mean standardised logits of each class, diagonal 0"
+    return _difference(difference.fill_diagonal_(0.0), counted, procedure)
 
 
 def class_profiles(logits: Tensor, labels: Tensor) -> Tensor:
@@ -161,7 +171,7 @@ def correlation_difference(student: Tensor, teacher: Tensor) -> MatrixDifference
     """Pearson correlations between the logits (N, C) of each two classes over all samples; their own diagonals left out."""
     ours, theirs = class_correlations(student), class_correlations(teacher)
     others = ~torch.eye(len(ours), dtype=torch.bool)
-    return _difference((ours - theirs)[others], f"Pearson over all {len(student)} samples, each two different classes")
+    return _difference(ours - theirs, others, f"Pearson over all {len(student)} samples, each two different classes")
 
 
 def class_correlations(logits: Tensor) -> Tensor:
@@ -170,8 +180,16 @@ def class_correlations(logits: Tensor) -> Tensor:
     return products * len(logits) / max(1, len(logits) - 1)
 
 
-def _difference(values: Tensor, procedure: str) -> MatrixDifference:
-    return MatrixDifference(procedure, values.abs().mean().item(), values.abs().max().item())
+def _difference(values: Tensor, counted: Tensor, procedure: str) -> MatrixDifference:
+    """Of a matrix (C, C) of differences, the entries where ``counted`` (C, C) is true."""
+    found = values.abs()
+    matrix = found.where(counted, 0.0).numpy().round(_DECIMALS).tolist() if len(found) <= _MOST_CLASSES else None
+    return MatrixDifference(
+        procedure,
+        found[counted].mean().item(),
+        found[counted].max().item(),
+        None if matrix is None else tuple(map(tuple, matrix)),
+    )
 
 
 def _cka(one: Tensor | None, other: Tensor | None, *, debiased: bool = False) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ from limbeck.data import ImageData, ImageSplit, ResidentBatches, Views
 from limbeck.data.seeds import stream
 from limbeck.data.stratify import choose
 from limbeck.errors import DataError, SettingError, unknown_name
-from limbeck.evaluate.bench import NOISE, Bench, Options, normalised_for, recoloured
+from limbeck.evaluate.bench import NOISE, TEACHER, Bench, Options, normalised_for, recoloured, split_of
 from limbeck.evaluate.calibration import scaled_calibration
+from limbeck.evaluate.cifar_c import cifar_c, read_cifar_c
 from limbeck.evaluate.classification import classification
 from limbeck.evaluate.distribution import out_of_distribution
+from limbeck.evaluate.embedding_map import embedding_map
+from limbeck.evaluate.examples import examples
 from limbeck.evaluate.fidelity import fidelity
 from limbeck.evaluate.retrieval import retrieval
 from limbeck.evaluate.robustness import Answer, robustness
@@ -58,15 +62,18 @@ def _no_validation(bench: Bench) -> str:
 
 
 def _fidelity(bench: Bench) -> Figures:
-    if "teacher" not in bench.networks:
+    if TEACHER not in bench.networks:
         bench.say("fidelity is left out: it needs a teacher.")
         return {}
-    student, teacher = (bench.gathered()[who] for who in ("model", "teacher"))
+    here = bench.gathered()
     if _no_validation(bench):
-        return {"fidelity": fidelity(student, teacher)}
+        return {"fidelity": {who: fidelity(here[who], here[TEACHER]) for who in bench.students}}
     other = bench.gathered("validation")
     return {
-        "fidelity": fidelity(student, teacher, fit=(other["model"], other["teacher"]), fit_name="the validation split")
+        "fidelity": {
+            who: fidelity(here[who], here[TEACHER], fit=(other[who], other[TEACHER]), fit_name="the validation split")
+            for who in bench.students
+        }
     }
 
 
@@ -78,14 +85,29 @@ def _retrieval(bench: Bench) -> Figures:
         try:
             found[who] = retrieval(each.embedding, each.labels)
         except DataError as error:
-            bench.say(f"retrieval of the {who} is left out: {error}")
+            bench.say(f"{who}: retrieval is left out: {error}")
     return {"retrieval": found or None}
 
 
 def _robustness(bench: Bench) -> Figures:
     answers = {who: _answer(network) for who, network in bench.networks.items()}
     batches = bench.batches(bench.sample(bench.options.robustness_limit))
-    return {"robustness": robustness(answers, batches)}
+    found = robustness(answers, batches)
+    if bench.options.cifar_c is None:
+        return {"robustness": found}
+    absent = read_cifar_c(bench.options.cifar_c, classes=len(bench.data.classes)).missing
+    if absent:
+        bench.say(f"CIFAR-C: {bench.options.cifar_c} has no {', '.join(absent)}.")
+    other = cifar_c(
+        answers,
+        bench.options.cifar_c,
+        classes=len(bench.data.classes),
+        image_size=bench.data.image_size,
+        batch_size=bench.batch_size,
+        device=bench.device,
+        limit=bench.options.robustness_limit,
+    )
+    return {"robustness": {who: replace(each, cifar_c=other[who]) for who, each in found.items()}}
 
 
 def _answer(network: Network) -> Answer:
@@ -101,7 +123,7 @@ def _ood(bench: Bench) -> Figures:
     other = bench.options.other
     inside = bench.gathered()
     if other == NOISE:
-        count = len(inside["model"])
+        count = len(split_of(bench.data, bench.split))
         outside = bench.collect(bench.batches(_noise(bench.data, count, bench.options.seed)))
         name = f"{count:,} images of uniform noise"
     else:
@@ -192,6 +214,32 @@ def _joined(splits: Sequence[ImageSplit]) -> ImageSplit:
     return ImageSplit(torch.cat(images), labels, index)
 
 
+def _examples(bench: Bench) -> Figures:
+    if TEACHER not in bench.networks:
+        bench.say(
+            "examples are left out: they are what the teacher knows and a student does not, so they need a teacher."
+        )
+        return {}
+    here, split = bench.gathered(), split_of(bench.data, bench.split)
+    return {
+        "examples": {
+            who: examples(here[who], here[TEACHER], split, bench.data.classes, bench.data.image_size)
+            for who in bench.students
+        }
+    }
+
+
+def _embedding_map(bench: Bench) -> Figures:
+    known = {who: each for who, each in bench.gathered().items() if each.embedding is not None}
+    if not known:
+        return {}  # the reasons were said when the networks were tapped
+    return {
+        "embedding_map": embedding_map(
+            known, bench.data.classes, limit=bench.options.map_limit, seed=bench.options.seed
+        )
+    }
+
+
 PARTS: Mapping[str, Callable[[Bench], Figures]] = {
     "accuracy": _classification,
     "calibration": _calibration,
@@ -200,12 +248,15 @@ PARTS: Mapping[str, Callable[[Bench], Figures]] = {
     "ood": _ood,
     "robustness": _robustness,
     "transfer": _transfer,
+    "examples": _examples,
+    "tsne": _embedding_map,
 }
 COST = "cost"
 """A part too, but one that is measured before the networks are tapped."""
 
 NAMES = (*PARTS, COST)
-WITH_EMBEDDING = frozenset({"fidelity", "retrieval", "transfer"})
+WITH_TEACHER = frozenset({"fidelity", "examples"})
+WITH_EMBEDDING = frozenset({"fidelity", "retrieval", "transfer", "tsne"})
 
 
 def check_parts(names: Iterable[str]) -> set[str]:
@@ -230,6 +281,12 @@ def check_options(options: Options, data: ImageData) -> set[str]:
                 f"transfer_protocol is '{options.protocol}', but the authors' protocol is for images held in memory, and "
                 f"{transfer.name} is read from files."
             )
+    if "robustness" in parts and options.cifar_c is not None:
+        if data.in_channels != 3:
+            raise SettingError(
+                f"cifar_c holds images in colour, and those of {data.name} have {data.in_channels} channel."
+            )
+        read_cifar_c(options.cifar_c, classes=len(data.classes))
     return parts
 
 

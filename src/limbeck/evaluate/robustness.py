@@ -47,7 +47,8 @@ class Robustness:
 
     clean: of the same images unchanged. mean_corruption: mean over corruptions and severities. relative: that over clean;
     None where clean is 0. corruptions: limbeck's own, not those of ImageNet-C. attacks: white-box, untargeted, in L∞,
-    before normalisation; each network is attacked with its own gradient.
+    before normalisation; each network is attacked with its own gradient. cifar_c: on a folder of CIFAR-C, on images of its own;
+    None where none was given.
     """
 
     count: int
@@ -56,6 +57,7 @@ class Robustness:
     relative: float | None
     corruptions: tuple[Corrupted, ...]
     attacks: tuple[Attacked, ...]
+    cifar_c: tuple[Corrupted, ...] | None = None
 
 
 def robustness(

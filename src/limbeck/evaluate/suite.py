@@ -1,8 +1,9 @@
-"""All figures of a network, alone or against its teacher, from one call."""
+"""All figures of networks, alone or against their teacher, from one call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,72 +12,98 @@ import torch
 from torch import nn
 
 from limbeck.data import ImageData, load_data
-from limbeck.errors import SettingError
+from limbeck.errors import LimbeckError, NonFiniteError, SettingError
 from limbeck.evaluate.accuracy import Score, score_of
-from limbeck.evaluate.bench import Bench, Options, batches_of, split_of, tapped
+from limbeck.evaluate.bench import TEACHER, Bench, Options, batches_of, split_of, tapped
 from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Costs, costs
 from limbeck.evaluate.distribution import OutOfDistribution
+from limbeck.evaluate.embedding_map import EmbeddingMap
+from limbeck.evaluate.examples import Example
 from limbeck.evaluate.fidelity import Fidelity
 from limbeck.evaluate.parts import COST, PARTS, WITH_EMBEDDING, check_options
 from limbeck.evaluate.retrieval import Retrieval
 from limbeck.evaluate.robustness import Robustness
 from limbeck.evaluate.transfer import Transfer
-from limbeck.machine import now, versions
+from limbeck.files import atomic_path
+from limbeck.machine import command_line, now, versions
 from limbeck.models.spec import parse_spec
 from limbeck.networks import Network, open_network, resolve
 from limbeck.signals import Batch
 
-SCHEMA = 1
+SCHEMA = 2
 
 # Of these sources a network without weights is random, so its figures would say nothing.
 _RANDOM_WITHOUT_WEIGHTS = ("zoo", "timm", "torchvision")
 
+Model = str | nn.Module
+"""Run folder, weights file that limbeck wrote, network by name as in NAME@FILE, or the network itself."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network of an evaluation: its role, "teacher" or "student", what it is, how it was taught, and its scores."""
+
+    role: str
+    model: str
+    method: str | None
+    parameters: int
+    score: Score
+
+    def as_dict(self) -> dict[str, Any]:
+        """Numbers and text alone, the scores beside the rest."""
+        facts = {name: value for name, value in asdict(self).items() if name != "score"}
+        return facts | asdict(self.score)
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures. Parts that were not asked for are None; those of each network have "model" and, with a teacher, "teacher".
+    """All figures. Parts that were not asked for are None; the others have one entry for each network, by its name.
 
-    names, parameters, scores: of each network. remarks: what could not be told, and why.
+    The teacher's name is "teacher". fidelity, examples and the ratios of costs have one for each student.
+    failures: parts that could not be done, and why. remarks: what could not be told, and why.
     """
 
     data: str
     split: str
-    names: Mapping[str, str]
-    parameters: Mapping[str, int]
-    scores: Mapping[str, Score]
+    classes: Sequence[str]
+    networks: Mapping[str, Entry]
     classification: Mapping[str, Classification] | None = None
     calibration: Mapping[str, Scaled] | None = None
-    fidelity: Fidelity | None = None
+    fidelity: Mapping[str, Fidelity] | None = None
     retrieval: Mapping[str, Retrieval] | None = None
     distribution: Mapping[str, OutOfDistribution] | None = None
     robustness: Mapping[str, Robustness] | None = None
     transfer: Mapping[str, Transfer] | None = None
     transfer_data: str | None = None
     cost: Costs | None = None
-    remarks: tuple[str, ...] = ()
+    examples: Mapping[str, Sequence[Example]] | None = None
+    embedding_map: EmbeddingMap | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+    command: str = field(default_factory=command_line)
     versions: Mapping[str, str] = field(default_factory=versions)
     when: str = field(default_factory=now)
 
     def as_dict(self) -> dict[str, Any]:
-        """Numbers, text, lists and mappings alone: each network's scores under "model" and "teacher", then every part."""
+        """Numbers, text, lists and mappings alone, the same keys whatever was asked for."""
         value = asdict(self)
-        first = {"schema": SCHEMA, "data": value.pop("data"), "split": value.pop("split")}
-        for name in ("names", "parameters", "scores"):
-            del value[name]
-        scores = {
-            who: {"name": self.names[who], "parameters": self.parameters[who]} | score.as_dict()
-            for who, score in self.scores.items()
-        }
-        return first | scores | value
+        value["networks"] = {who: entry.as_dict() for who, entry in self.networks.items()}
+        return {"schema": SCHEMA} | value
+
+    def write(self, path: Path) -> None:
+        """Write the figures as JSON, in the place of another evaluation if there is one."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.as_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def evaluate_networks(
-    model: str | nn.Module,
+    models: Model | Mapping[str, Model],
     data: str | ImageData,
     *,
-    teacher: str | nn.Module | None = None,
+    teacher: Model | None = None,
+    methods: Mapping[str, str] | None = None,
     split: str = "test",
     options: Options | None = None,
     batch_size: int = 128,
@@ -84,31 +111,33 @@ def evaluate_networks(
     device: torch.device | str = "cpu",
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a network on a split, and against a teacher if one is given.
+    """Evaluate networks on a split, and against their teacher if one is given.
 
     What the networks say is gathered in one pass over the split, in which each batch is loaded once; robustness, costs and
-    other data need passes of their own.
+    other data need passes of their own. A part that fails, as where a file of other data cannot be read, leaves the others.
 
     Args:
-        model: run folder, weights file that limbeck wrote, network by name as in NAME@FILE, or the network itself.
+        models: a network, which is called "model", or several by their names.
         data: whose classes the networks tell.
-        teacher: the same of a teacher.
+        teacher: whose students they are, or could be.
+        methods: how networks were taught, for tables and pages.
         split: "test", "validation" or "train".
         options: which parts, and their settings; none by default, which gives the scores alone.
         workers: processes that decode images which are not held in memory.
         progress: told in a few words what comes next.
 
     Raises:
-        SettingError: an unknown part or split; a network that does not exist, would be random or cannot take the images.
+        SettingError: an unknown part or split; a network that does not exist, would be random or cannot take the images; no
+            network, or one that has the teacher's name.
         WeightsError: weights for other classes or channels. SignalError: a network of other classes than the data's.
         DataError: data that cannot be read, or more than fits into memory. NonFiniteError: logits that are NaN or infinite.
     """
     options = options or Options()
+    given = _given(models, teacher)
     images = data if isinstance(data, ImageData) else load_data(data)
     parts = check_options(options, images)
     place = torch.device(device)
     first = next(iter(batches_of(images, split_of(images, split), 2, place, 0)))
-    given = {"model": model} | ({} if teacher is None else {"teacher": teacher})
     bench = Bench(
         networks={who: _open(each, who, images, first, place) for who, each in given.items()},
         data=images,
@@ -118,6 +147,8 @@ def evaluate_networks(
         workers=workers,
         options=options,
     )
+    if split == "train":
+        bench.remarks.extend(f"the training split was changed on purpose: {words}." for words in images.damage)
     say = progress or _say_nothing
     found: dict[str, Any] = {}
     if COST in parts:
@@ -125,26 +156,40 @@ def evaluate_networks(
         found["cost"] = _cost(bench, given, first)
     _tap(bench, first, parts)
     say("scores")
-    scores = _scores(bench)
+    entries = _entries(bench, methods or {})
+    failures: dict[str, str] = {}
     for name in (name for name in PARTS if name in parts):
         say(name)
-        found |= PARTS[name](bench)
+        try:
+            found |= PARTS[name](bench)
+        except LimbeckError as error:
+            failures[name] = str(error)
     return Evaluation(
         data=images.name,
         split=split,
-        names={who: network.name for who, network in bench.networks.items()},
-        parameters={who: network.parameters for who, network in bench.networks.items()},
-        scores=scores,
+        classes=images.classes,
+        networks=entries,
+        failures=failures,
         remarks=tuple(bench.remarks),
         **found,
     )
+
+
+def _given(models: Model | Mapping[str, Model], teacher: Model | None) -> dict[str, Model]:
+    """All networks by their names, the students first."""
+    students = dict(models) if isinstance(models, Mapping) else {"model": models}
+    if not students:
+        raise SettingError("there is no network to evaluate.")
+    if TEACHER in students:
+        raise SettingError(f"a network is called '{TEACHER}', which is the teacher's name here; give it another.")
+    return students if teacher is None else {**students, TEACHER: teacher}
 
 
 def _say_nothing(line: str) -> None:
     return None
 
 
-def _open(model: str | nn.Module, who: str, data: ImageData, probe: Batch, device: torch.device) -> Network:
+def _open(model: Model, who: str, data: ImageData, probe: Batch, device: torch.device) -> Network:
     if isinstance(model, str):
         spec = parse_spec(resolve(model))
         if spec.source == "zoo" and "/" in spec.name:
@@ -165,23 +210,31 @@ def _tap(bench: Bench, probe: Batch, parts: set[str]) -> None:
             bench.say(f"{who}: {remark}")
 
 
-def _scores(bench: Bench) -> dict[str, Score]:
+def _entries(bench: Bench, methods: Mapping[str, str]) -> dict[str, Entry]:
     gathered = bench.gathered()
-    teacher = gathered["teacher"].logits if "teacher" in gathered else None
-    return {
-        who: score_of(each.logits, each.labels, teacher if who == "model" else None) for who, each in gathered.items()
-    }
+    teacher = gathered[TEACHER].logits if TEACHER in gathered else None
+    found = {}
+    for who, each in gathered.items():
+        try:
+            score = score_of(each.logits, each.labels, None if who == TEACHER else teacher)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{who}: {error}") from None
+        network = bench.networks[who]
+        role = TEACHER if who == TEACHER else "student"
+        found[who] = Entry(role, network.name, methods.get(who), network.parameters, score)
+    return found
 
 
-def _cost(bench: Bench, given: Mapping[str, str | nn.Module], first: Batch) -> Costs:
+def _cost(bench: Bench, given: Mapping[str, Model], first: Batch) -> Costs:
     images = first.inputs[:1].to(bench.device)
     return costs(
         {who: (network.tapped.network, network.preprocess(images)) for who, network in bench.networks.items()},
         batch_size=bench.batch_size,
         files={who: _file(model) for who, model in given.items()},
+        teacher=TEACHER,
     )
 
 
-def _file(model: str | nn.Module) -> Path | None:
+def _file(model: Model) -> Path | None:
     weights = parse_spec(resolve(model)).weights if isinstance(model, str) else None
     return None if weights is None else Path(weights).expanduser()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from limbeck.errors import is_finite
 from limbeck.report.figures import Series
 from limbeck.report.read import Run
 
@@ -32,7 +33,9 @@ def loss_curves(runs: Sequence[Run]) -> list[Series]:
 
 
 def _term(run: Run, name: str) -> list[tuple[float, float]]:
-    return [(x, record[name]) for x, record in _at_epochs(run) if name in _terms(record)]
+    # A loss that is not finite has no place in a figure.
+    points = [(x, record[name]) for x, record in _at_epochs(run) if name in _terms(record)]
+    return [(x, value) for x, value in points if value is not None and is_finite(value)]
 
 
 def _terms(record: dict[str, Any]) -> list[str]:

@@ -1,28 +1,27 @@
-"""Plots as inline SVG whose colours and fonts are those of the page around it, in light and dark."""
+"""Plots of runs: lines over epochs, dots by method, points over cost."""
 
 from __future__ import annotations
 
-import html
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-# Stand-ins that matplotlib writes into the SVG, and that become the page's own colours afterwards.
-_INK, _GRID = "#010101", "#020202"
-COLOURS = 6
-_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
-_SIZE = (4.4, 2.9)
+from limbeck.report.plates import Palette, clipped, dashes, marker, quiet, style
+
+SIZE = (4.4, 2.9)
+"""Inches of a figure that stays readable at the width of a phone."""
+_BACK = 0.28  # how strongly what stands back is drawn
+_COLUMNS, _PANEL = 5, (2.2, 1.75)
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line over epochs or sizes: its mean, and a band from low to high around it. number: picks colour and dashes."""
+    """A line over epochs or costs: its mean, and a band from low to high around it. number: picks colour and dashes."""
 
     label: str
     x: Sequence[float]
@@ -41,146 +40,161 @@ class Dots:
     number: int = 0
 
 
-def curves(name: str, alternative: str, series: Sequence[Series], y_label: str, sizes: str | None = None) -> str:
-    """Lines with bands from lowest to highest. ``name`` is unique on the page; ``alternative`` is its text in words.
+@dataclass(frozen=True)
+class Mark:
+    """A point that is named where it stands, as a teacher."""
 
-    The x axis counts epochs; or, where ``sizes`` is given, it is called so, and each point is marked.
-    """
-    with rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+    label: str
+    x: float
+    y: float
+
+
+def curves(palette: Palette, series: Sequence[Series], y_label: str) -> Figure:
+    """Lines over epochs with bands from lowest to highest."""
+    with rc_context(style(palette)):
+        figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         for line in series:
-            colour, dash = _colour(line.number), _dash(line.number)
-            marked = sizes is not None or len(line.x) < 3
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
-            (drawn,) = axes.plot(line.x, line.mean, color=colour, linewidth=1.6, marker="." if marked else "")
-            if dash:
-                drawn.set_dashes(dash)
-        axes.set_xlabel(sizes or "epoch")
+            _line(axes, line, palette.colour(line.number), dashes(line.number))
+        axes.set_xlim(left=0)  # a run that has just begun has one point
+        axes.set_xlabel("epoch")
         axes.set_ylabel(y_label)
-        if sizes is None:
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        else:
-            _over_sizes(axes, [size for line in series for size in line.x])
-        _quiet(axes)
-        return _inline(figure, name, alternative)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        quiet(axes, palette)
+        return figure
+
+
+def panels(
+    palette: Palette,
+    series: Sequence[Series],
+    titles: Sequence[str],
+    reference: Series | None,
+    y_label: str,
+    bottom: float,
+) -> Figure:
+    """A panel a line, in which it and the dashed ``reference`` are drawn over all the others in grey.
+
+    All axes are the same, and begin at ``bottom``.
+    """
+    rows, columns = ceil(len(series) / _COLUMNS), min(_COLUMNS, len(series))
+    with rc_context(style(palette)):
+        figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.3), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(series):
+                axes.set_visible(False)
+                # The panel above has no other below it that shows the epochs.
+                grid.flat[place - columns].xaxis.set_tick_params(labelbottom=True)
+                continue
+            for other in series:
+                axes.plot(other.x, other.mean, color=palette.ink, alpha=_BACK, linewidth=0.8, marker=_dot(other))
+            if reference is not None and reference is not series[place]:
+                _line(axes, reference, palette.colour(1), dashes(1), band=False)
+            _line(axes, series[place], palette.colour(0), dashes(0))
+            axes.set_title(clipped(titles[place], 30), fontsize=9, loc="left")
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            quiet(axes, palette)
+        grid.flat[0].set_ylim(bottom=bottom)
+        grid.flat[0].set_xlim(left=0)
+        figure.supxlabel("epoch", fontsize=9.5)
+        figure.supylabel(y_label, fontsize=9.5)
+        return figure
+
+
+def _line(axes: Any, line: Series, colour: str, dash: tuple[float, ...], band: bool = True) -> None:
+    if band:
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+    (drawn,) = axes.plot(line.x, line.mean, color=colour, linewidth=1.6, marker=_dot(line))
+    if dash:
+        drawn.set_dashes(dash)
+
+
+def _dot(line: Series) -> str:
+    return "." if len(line.x) < 3 else ""
+
+
+def dots(palette: Palette, methods: Sequence[Dots], x_label: str, mark: tuple[str, float] | None) -> Figure:
+    """A row of dots a method, a bar at its mean, and a dashed line at ``mark``, the teacher."""
+    with rc_context(style(palette)):
+        figure = Figure(figsize=(SIZE[0], 0.7 + 0.42 * len(methods)), layout="constrained")
+        axes = figure.subplots()
+        for place, method in enumerate(methods):
+            colour = palette.colour(method.number)
+            mean = sum(method.values) / len(method.values)
+            axes.plot([mean, mean], [place - 0.22, place + 0.22], color=colour, linewidth=2)
+            places = [place] * len(method.values)
+            axes.scatter(method.values, places, s=22, color=colour, alpha=0.75, linewidths=0)
+        if mark is not None:
+            axes.axvline(mark[1], color=palette.ink, linewidth=1, dashes=(4, 3))
+            above = (mark[1], -0.62)
+            axes.annotate(mark[0], above, xytext=(-4, 0), textcoords="offset points", ha="right", va="center")
+        axes.set_yticks(range(len(methods)), [clipped(method.label) for method in methods])
+        axes.set_ylim(len(methods) - 0.4, -1 if mark is not None else -0.6)
+        axes.set_xlabel(x_label)
+        axes.margins(x=0.06)
+        quiet(axes, palette)
+        return figure
+
+
+def against(
+    palette: Palette,
+    series: Sequence[Series],
+    others: Sequence[Series],
+    marks: Sequence[Mark],
+    x_label: str,
+    y_label: str,
+) -> Figure:
+    """Points over what they cost, with bars from low to high; those of one line are joined.
+
+    ``others`` are drawn in grey below ``series``; ``marks`` are named where they stand.
+    """
+    with rc_context(style(palette)):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        for line in others:
+            axes.plot(line.x, line.mean, color=palette.ink, alpha=_BACK, linewidth=0.8, marker="o", markersize=4)
+        for line in series:
+            _points(axes, line, palette.colour(line.number))
+        sizes = [x for line in (*series, *others) for x in line.x] + [mark.x for mark in marks]
+        for mark in marks:
+            axes.plot([mark.x], [mark.y], color=palette.ink, marker="*", markersize=9, linestyle="")
+            # On the side where there is room.
+            side, align = (-7, "right") if mark.x**2 > min(sizes) * max(sizes) else (7, "left")
+            words = clipped(mark.label, 22)
+            axes.annotate(words, (mark.x, mark.y), (side, 0), textcoords="offset points", ha=align, va="center")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        _over_sizes(axes, sizes)
+        axes.margins(0.08)
+        quiet(axes, palette)
+        return figure
+
+
+def _points(axes: Any, line: Series, colour: str) -> None:
+    below = [mean - low for mean, low in zip(line.mean, line.low, strict=True)]
+    above = [high - mean for mean, high in zip(line.mean, line.high, strict=True)]
+    drawn = axes.errorbar(
+        line.x,
+        line.mean,
+        (below, above),
+        color=colour,
+        marker=marker(line.number),
+        markersize=5.5,
+        elinewidth=1,
+        capsize=2,
+        linewidth=1.4,
+    )
+    if dash := dashes(line.number):
+        drawn.lines[0].set_dashes(dash)
 
 
 def _over_sizes(axes: Any, sizes: Sequence[float]) -> None:
     if max(sizes) > 4 * min(sizes):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        spread = max(sizes) / min(sizes)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < 300 else (1,)))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-
-
-def dots(name: str, alternative: str, methods: Sequence[Dots], x_label: str, mark: tuple[str, float] | None) -> str:
-    """A row of dots a method, a bar at its mean, and a dashed line at ``mark``, the teacher."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(_SIZE[0], 0.7 + 0.42 * len(methods)), layout="constrained")
-        axes = figure.subplots()
-        for place, method in enumerate(methods):
-            mean = sum(method.values) / len(method.values)
-            axes.plot([mean, mean], [place - 0.22, place + 0.22], color=_colour(method.number), linewidth=2)
-            axes.scatter(
-                method.values,
-                [place] * len(method.values),
-                s=22,
-                color=_colour(method.number),
-                alpha=0.75,
-                linewidths=0,
-            )
-        if mark is not None:
-            axes.axvline(mark[1], color=_INK, linewidth=1, dashes=(4, 3))
-            axes.annotate(
-                mark[0], (mark[1], -0.62), xytext=(-4, 0), textcoords="offset points", ha="right", va="center"
-            )
-        axes.set_yticks(range(len(methods)), [_clipped(method.label) for method in methods])
-        axes.set_ylim(len(methods) - 0.4, -1 if mark is not None else -0.6)
-        axes.set_xlabel(x_label)
-        axes.margins(x=0.06)
-        _quiet(axes)
-        return _inline(figure, name, alternative)
-
-
-def legend(series: Sequence[Series]) -> str:
-    """An HTML list that shows each line's colour and dashes beside its name."""
-    items = []
-    for line in series:
-        parts = " ".join(f"{1.6 * part:g}" for part in _dash(line.number))
-        dash = f' stroke-dasharray="{parts}"' if parts else ""
-        drawn = f'<line x1="1" x2="27" y1="4" y2="4" style="stroke:var(--s{line.number % COLOURS})"{dash}></line>'
-        swatch = f'<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true">{drawn}</svg>'
-        items.append(f"<li>{swatch}{html.escape(line.label)}</li>")
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: it can be found, copied and read aloud
-    "font.size": 9.5,
-    "font.family": "sans-serif",
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-}
-
-
-def _colour(number: int) -> str:
-    return f"#0300{number % COLOURS:02x}"
-
-
-def _dash(number: int) -> tuple[float, ...]:
-    return _DASHES[number % len(_DASHES)]
-
-
-def _clipped(text: str, length: int = 26) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _quiet(axes: Any) -> None:
-    axes.grid(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.patch.set_visible(False)
-
-
-def _inline(figure: Figure, name: str, alternative: str) -> str:
-    figure.patch.set_visible(False)
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": name}):  # the same page for the same runs
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    body = text[text.index(">", text.index("<svg")) + 1 :]
-    box = re.search(r'viewBox="[^"]+"', text)
-    assert box is not None
-    # The style element would hold for the whole page, and the metadata name addresses.
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    title = html.escape(alternative)
-    head = f'<svg role="img" aria-label="{title}" {box[0]} preserveAspectRatio="xMidYMid meet"><title>{title}</title>'
-    return head + _page_colours(_own_ids(body, name))
-
-
-def _own_ids(body: str, name: str) -> str:
-    """Ids that are used get the figure's name in front, since a page may hold each once; the others go."""
-    used = set(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", body))
-    body = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", body)
-    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
-    return re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', body)
-
-
-def _page_colours(body: str) -> str:
-    body = body.replace(_INK, "currentColor").replace(_GRID, "var(--grid)")
-    body = re.sub(r"#0300([0-9a-f]{2})", lambda found: f"var(--s{int(found[1], 16)})", body)
-    # Versions of matplotlib write the family by itself or after the size.
-    body = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", body)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 var(--sans)", body)
-    return re.sub(r'<text style="(?![^"]*fill:)', '<text style="fill: currentColor; ', body)

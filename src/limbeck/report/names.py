@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from limbeck.objectives import parse_objective, presets
 from limbeck.runs import Result
@@ -35,9 +36,14 @@ def short_expression(expression: str) -> str:
 
 
 def _preset_names() -> dict[str, str]:
+    return _names_of(tuple(presets().items()))
+
+
+@lru_cache(maxsize=1)
+def _names_of(known: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """Expression to preset name; of several names for one expression, the one that is made of its objectives' names."""
     names: dict[str, str] = {}
-    for name, expression in presets().items():
+    for name, expression in known:
         whole = str(parse_objective(expression))
         if whole not in names or (_tells(name, whole) and not _tells(names[whole], whole)):
             names[whole] = name

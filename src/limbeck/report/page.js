@@ -11,8 +11,8 @@ for (const button of document.querySelectorAll("thead button")) {
     head.setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
     const compare = (left, right) => {
-      const a = left.cells[column].dataset.value;
-      const b = right.cells[column].dataset.value;
+      const a = left.cells[column].dataset.value ?? "";
+      const b = right.cells[column].dataset.value ?? "";
       if (head.dataset.kind !== "number") return sign * a.localeCompare(b);
       if (a === "" || b === "") return (a === "") - (b === "");
       return sign * (Number(a) - Number(b));

@@ -1,0 +1,70 @@
+"""Figures in words, and which of the networks a figure shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from limbeck.report.evaluation.record import Record
+
+MOST_STUDENTS = 5
+"""Beside the teacher; with more, colours and markers come round again."""
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who is shown, each with the number of its colour, the teacher first; remark: who is left out, or nothing."""
+
+    numbers: dict[str, int]
+    remark: str
+
+    @property
+    def students(self) -> list[str]:
+        """Without the teacher, whose number is 0."""
+        return [who for who, number in self.numbers.items() if number]
+
+    @property
+    def legend(self) -> tuple[tuple[str, int], ...]:
+        """As a plate has it."""
+        return tuple(self.numbers.items())
+
+
+def cast(record: Record, having: Collection[str]) -> Cast:
+    """Teacher and students of those in ``having``: of more than five students the most accurate, in their order."""
+    students = [who for who in record.students if who in having]
+    best = sorted(students, key=lambda who: record.networks[who].accuracy, reverse=True)[:MOST_STUDENTS]
+    shown = [who for who in students if who in best]
+    numbers = {who: number for number, who in enumerate(shown, start=1)}
+    if record.teacher is not None and record.teacher in having:
+        numbers = {record.teacher: 0, **numbers}
+    return Cast(numbers, _remark(len(students), [who for who in students if who not in best]))
+
+
+def _remark(count: int, left: Sequence[str]) -> str:
+    if not left:
+        return ""
+    # A page that names a dozen of them in each section is read by nobody.
+    names = f"; {listed(left)} {'is' if len(left) == 1 else 'are'} left out" if len(left) <= _NAMED else ""
+    return f" Figures show the {MOST_STUDENTS} most accurate of {count} students{names}."
+
+
+def in_order(record: Record, having: Collection[str]) -> list[str]:
+    """All networks in ``having``, the teacher first."""
+    first = [record.teacher] if record.teacher is not None else []
+    return [who for who in first + record.students if who in having]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in [0, 1] as a percentage."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """A list in a sentence."""
+    return ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else "".join(parts)

@@ -1,0 +1,119 @@
+"""What the networks are worth beyond their task: other images, retrieval, and transfer."""
+
+from __future__ import annotations
+
+from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
+from limbeck.report.evaluation._words import in_order, percent
+from limbeck.report.evaluation.record import Record, Transfer
+from limbeck.report.sections import Section
+
+_NETWORK = Column("network", "Its short name", number=False)
+
+
+def elsewhere(record: Record, prefix: str) -> list[Section]:
+    """A section with a table each, of the parts that there are."""
+    found = [_distribution(record), _retrieval(record), _transfer(record)]
+    return [
+        Section(f"{prefix}-{name}", title, html=body, lead=lead)
+        for name, title, lead, body in found
+        if body is not None
+    ]
+
+
+_Part = tuple[str, str, str, str | None]
+
+
+def _distribution(record: Record) -> _Part:
+    name, title = "distribution", "Images of other data"
+    found = record.distribution
+    if not found:
+        return name, title, "", None
+    columns = (
+        _NETWORK,
+        Column("AUROC, energy", "Area under the ROC curve of the energy score; 50 % is guessing"),
+        Column(
+            "FPR95, energy", "Share of other images taken for the data's where 95 % of the data's are; lower is better"
+        ),
+        Column("AUROC, MSP", "Area under the ROC curve of the largest probability"),
+        Column("FPR95, MSP", "The same share by the largest probability"),
+    )
+    shown = in_order(record, found)
+    rows = [
+        [
+            Cell(who),
+            *(
+                figure(value, percent)
+                for score in (found[who].energy, found[who].msp)
+                for value in (score.auroc, score.fpr95)
+            ),
+        ]
+        for who in shown
+    ]
+    others = "; ".join(dict.fromkeys(found[who].other for who in shown))
+    lead = f"Whether a network is less sure of images of none of its classes: {others}. Nothing was fitted to them."
+    return name, title, lead, table(title, columns, rows, _teacher(record))
+
+
+def _retrieval(record: Record) -> _Part:
+    name, title = "retrieval", "Retrieval by embedding"
+    found = record.retrieval
+    if not found:
+        return name, title, "", None
+    columns = (
+        _NETWORK,
+        Column("mAP", "Mean average precision over the queries"),
+        Column("precision at 1", "Share of images whose nearest is of their class"),
+        Column("chance", "About the mAP of a random order"),
+    )
+    shown = in_order(record, found)
+    rows = [
+        [
+            Cell(who),
+            *(figure(value, percent) for value in (found[who].map, found[who].precision_at_1, found[who].chance)),
+        ]
+        for who in shown
+    ]
+    count = max(found[who].queries for who in shown)
+    lead = f"Each of {count:,} images is a query among all others, by cosine; those of its class should come first."
+    return name, title, lead, table(title, columns, rows, _teacher(record))
+
+
+def _transfer(record: Record) -> _Part:
+    name, title = "transfer", "Transfer"
+    found = record.transfer
+    if not found:
+        return name, title, "", None
+    columns = (
+        _NETWORK,
+        Column("logistic regression", "Accuracy of logistic regression on frozen embeddings"),
+        Column("C", "Its inverse strength of the penalty, chosen on validation images"),
+        Column("nearest neighbours", "Accuracy of the k nearest by cosine on frozen embeddings"),
+        Column("k", "Their number, chosen on validation images"),
+        Column(
+            "authors' protocol", "Accuracy of the ICD authors' protocol, in which batch norms adapt to the other data"
+        ),
+    )
+    shown = in_order(record, found)
+    rows = [_transfer_row(who, found[who]) for who in shown]
+    other = f" to {record.transfer_data}" if record.transfer_data else ""
+    lead = "What the embeddings tell about other classes. The network's weights stay as they are."
+    frozen = next((each.frozen for each in found.values() if each.frozen is not None), None)
+    words = (
+        "" if frozen is None else f"{frozen.train + frozen.validation:,} images to fit on, {frozen.test:,} to test on."
+    )
+    body = table(title, columns, rows, _teacher(record)) + (note(words) if words else "")
+    return name, f"{title}{other}", lead, body
+
+
+def _transfer_row(who: str, found: Transfer) -> list[Cell]:
+    frozen, authors = found.frozen, found.authors
+    probes = (None, None) if frozen is None else (frozen.logistic, frozen.knn)
+    cells = [Cell(who)]
+    for probe in probes:
+        cells.append(figure(None if probe is None else probe.accuracy, percent))
+        cells.append(figure(None if probe is None else probe.setting, lambda value: f"{value:g}"))
+    return [*cells, figure(None if authors is None else authors.accuracy, percent)]
+
+
+def _teacher(record: Record) -> frozenset[str]:
+    return frozenset() if record.teacher is None else frozenset({record.teacher})

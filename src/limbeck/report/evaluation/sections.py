@@ -1,0 +1,39 @@
+"""All sections of one evaluation in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from limbeck.report.evaluation.classes import classes
+from limbeck.report.evaluation.correlation import correlation
+from limbeck.report.evaluation.cost import cost
+from limbeck.report.evaluation.elsewhere import elsewhere
+from limbeck.report.evaluation.embedding import embedding
+from limbeck.report.evaluation.examples import examples
+from limbeck.report.evaluation.fidelity import fidelity
+from limbeck.report.evaluation.overview import overview
+from limbeck.report.evaluation.record import Evaluated, Record
+from limbeck.report.evaluation.reliability import reliability
+from limbeck.report.evaluation.robustness import robustness
+from limbeck.report.sections import Section
+
+_PARTS: Sequence[Callable[[Record, str], list[Section]]] = (
+    cost,
+    classes,
+    examples,
+    fidelity,
+    correlation,
+    embedding,
+    reliability,
+    robustness,
+    elsewhere,
+)
+
+
+def evaluation_sections(record: Evaluated, prefix: str = "evaluation") -> list[Section]:
+    """What one evaluation has to show; a part that it does not have gives no section.
+
+    prefix: letters, digits and hyphens; begins the names of all sections and plates, which are unique for each prefix.
+    """
+    found = [section for part in _PARTS for section in part(record.record, prefix)]
+    return [overview(record.record, prefix), *found]

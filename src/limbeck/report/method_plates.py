@@ -1,0 +1,195 @@
+"""Figures of methods: learning curves, tests, accuracy against cost, and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import median
+
+from limbeck.report.costs import macs_by_parameters
+from limbeck.report.curves import loss_curves, validation_curve
+from limbeck.report.figures import Dots, Mark, Series, against, curves, dots, panels
+from limbeck.report.material import Material, Method
+from limbeck.report.plate_html import COLOURS
+from limbeck.report.plates import Plate
+from limbeck.report.sections import Section
+from limbeck.report.table import MethodRow
+
+# More lines in one figure than colours are not told apart: then each method has a panel, or most stand back in grey.
+_FEW = COLOURS
+
+
+def accuracy_section(material: Material) -> list[Section]:
+    """Accuracy over epochs, of every run on the test split, and against cost."""
+    plates: list[Plate | None] = []
+    for number, ((data, student), contest) in enumerate(_contests(material.methods).items()):
+        where = f"{student} on {data}"
+        teacher = next(
+            (row.test.mean for row in material.rows if row.is_teacher and row.data == data and row.test), None
+        )
+        plates += [_validation(f"validation{number}", where, contest), _tests(f"test{number}", where, contest, teacher)]
+    names = dict.fromkeys(row.data for row in material.rows)
+    plates += [_against_cost(f"cost{number}", data, material) for number, data in enumerate(names)]
+    return _section("accuracy", "Accuracy", plates)
+
+
+def losses_section(material: Material) -> list[Section]:
+    """The loss of each method, by its terms."""
+    plates = [_losses(f"loss{number}", method) for number, method in enumerate(material.methods)]
+    return _section("losses", "Loss terms, as they are summed", plates)
+
+
+def _section(name: str, title: str, plates: Iterable[Plate | None]) -> list[Section]:
+    drawn = tuple(plate for plate in plates if plate is not None)
+    return [Section(name, title, drawn)] if drawn else []
+
+
+def _contests(methods: Sequence[Method]) -> dict[tuple[str, str], list[Method]]:
+    """The methods that compete: those with the same data and student."""
+    found: dict[tuple[str, str], list[Method]] = {}
+    for method in methods:
+        found.setdefault((method.row.data, method.row.student), []).append(method)
+    return found
+
+
+def _legend(lines: Sequence[Series]) -> tuple[tuple[str, int], ...]:
+    return tuple((line.label, line.number) for line in lines)
+
+
+# Over epochs
+
+
+def _validation(name: str, where: str, contest: Sequence[Method]) -> Plate | None:
+    drawn = [(place, validation_curve(method.row.label, method.runs)) for place, method in enumerate(contest)]
+    lines = [replace(line, number=place) for place, line in drawn if line is not None]
+    if not lines:
+        return None
+    reference = next((line for line in lines if _is_reference(contest[line.number].row)), None)
+    # An unfinished line ends where its runs are now.
+    ends = "; ".join(
+        f"{line.label} {'is at' if contest[line.number].progress else 'ends at'} {line.mean[-1]:.1f} %"
+        for line in lines
+    )
+    alternative = f"Validation accuracy over epochs, {where}: {ends}."
+    caption = f"{where}: mean of the seeds; the band spans the lowest and highest"
+    y_label = "validation accuracy, %"
+    plate = Plate(
+        name,
+        "Validation accuracy",
+        caption,
+        alternative,
+        partial(curves, series=lines, y_label=y_label),
+        _legend(lines),
+    )
+    if len(lines) <= _FEW:
+        return plate
+    shown = [("the panel's method", 0)] + ([(reference.label, 1)] if reference is not None else [])
+    # The steep first epochs would take all of the height, and what sets methods apart none.
+    bottom = min(median(line.mean) for line in lines) - 2
+    caption += f"; all other methods in grey; what lies below {bottom:.0f} % is cut off"
+    titles = [contest[line.number].short for line in lines]
+    draw = partial(panels, series=lines, titles=titles, reference=reference, y_label=y_label, bottom=bottom)
+    return replace(plate, caption=caption, draw=draw, legend=tuple(shown), wide=True)
+
+
+def _is_reference(row: MethodRow) -> bool:
+    return row.baseline or (row.teacher is None and row.objective == "ce()")
+
+
+def _losses(name: str, method: Method) -> Plate | None:
+    lines = loss_curves(method.runs)
+    if not lines:
+        return None
+    row = method.row
+    ends = "; ".join(f"{line.label} from {line.mean[0]:.3g} to {line.mean[-1]:.3g}" for line in lines)
+    where = f"{row.student} on {row.data}"
+    alternative = f"Training loss of {row.label}, {where}, by term: {ends}."
+    draw = partial(curves, series=lines, y_label="loss, weighted")
+    return Plate(name, row.label, where, alternative, draw, _legend(lines))
+
+
+# On the test split
+
+
+def _tests(name: str, where: str, contest: Sequence[Method], teacher: float | None) -> Plate | None:
+    tested = [(place, method.row, _tested(method)) for place, method in enumerate(contest)]
+    many = sum(bool(values) for _, _, values in tested) > _FEW
+    points = [
+        # Names stand beside the rows: of many, the colour tells the baseline alone.
+        Dots(row.label, values, int(row.baseline) if many else place)
+        for place, row, values in tested
+        if values
+    ]
+    if len(points) < 2:
+        return None
+    listed = "; ".join(f"{dot.label}: {', '.join(f'{value:.1f}' for value in dot.values)} %" for dot in points)
+    alternative = f"Test accuracy of every run, {where}. {listed}."
+    alternative += f" Teacher: {100 * teacher:.1f} %." if teacher is not None else ""
+    mark = ("teacher", 100 * teacher) if teacher is not None else None
+    draw = partial(dots, methods=points, x_label="test accuracy, %", mark=mark)
+    return Plate(name, "Test accuracy", f"{where}: a dot is a run, the bar is their mean", alternative, draw)
+
+
+def _tested(method: Method) -> list[float]:
+    return [100 * run.result.test["accuracy"] for run in method.runs if run.result is not None and run.result.test]
+
+
+# Against cost
+
+
+def _against_cost(name: str, data: str, material: Material) -> Plate | None:
+    """Test accuracy against multiply-accumulates where evaluations counted them for all, else against parameters."""
+    tested = [row for row in material.rows if row.data == data and row.test is not None and row.parameters]
+    macs = macs_by_parameters(data, material.records)
+    counted = all(row.parameters in macs for row in tested)
+    costs = macs if counted else {row.parameters: row.parameters for row in tested}
+    if len({costs[row.parameters] for row in tested}) < 2 or all(row.is_teacher for row in tested):
+        return None
+    what = "multiply-accumulates" if counted else "parameters"
+    lines = _lines([row for row in tested if not row.is_teacher], costs)
+    marks = [
+        Mark(row.label, costs[row.parameters], 100 * row.test.mean) for row in tested if row.is_teacher and row.test
+    ]
+    shown, others = _told_apart(lines, [row for row in tested if row.baseline])
+    told = "; ".join(_points_in_words(line) for line in lines)
+    told += "".join(f"; {mark.label}: {mark.y:.1f} % at {mark.x:,}" for mark in marks)
+    caption = f"{data}: mean of the seeds; the bar is ± one deviation, a star is a teacher"
+    return Plate(
+        name,
+        "Accuracy against cost",
+        caption + (f"; the other {len(others)} methods in grey" if others else ""),
+        f"Test accuracy against {what}, {data}. {told}.",
+        partial(against, series=shown, others=others, marks=marks, x_label=what, y_label="test accuracy, %"),
+        _legend(shown),
+        marked=True,
+    )
+
+
+def _lines(rows: Sequence[MethodRow], costs: dict[int, int]) -> list[Series]:
+    """A line a method, through its students of different cost."""
+    lines = []
+    for number, label in enumerate(dict.fromkeys(row.label for row in rows)):
+        found = [(costs[row.parameters], row.test) for row in rows if row.label == label and row.test]
+        points = sorted(found, key=lambda point: point[0])
+        sizes, stats = zip(*points, strict=True)
+        means, spreads = [100 * stat.mean for stat in stats], [100 * (stat.std or 0) for stat in stats]
+        low, high = ([mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        lines.append(Series(label, sizes, means, low, high, number))
+    return lines
+
+
+def _told_apart(lines: Sequence[Series], baselines: Sequence[MethodRow]) -> tuple[list[Series], list[Series]]:
+    """The lines to draw in colour and those to draw in grey: where there are many, the best and the baselines stand out."""
+    if len(lines) <= _FEW:
+        return list(lines), []
+    best = max(lines, key=lambda line: max(line.mean))
+    labels = {best.label, *(row.label for row in baselines)}
+    shown = [line for line in lines if line.label in labels]
+    coloured = [replace(line, number=0 if line is best else 1) for line in shown]
+    return coloured, [line for line in lines if line.label not in labels]
+
+
+def _points_in_words(line: Series) -> str:
+    points = ", ".join(f"{mean:.1f} % at {size:,}" for size, mean in zip(line.x, line.mean, strict=True))
+    return f"{line.label}: {points}"
