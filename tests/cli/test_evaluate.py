@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
+
+from limbeck.evaluate.suite import Evaluation
 
 from .conftest import Run, finish, no_traceback, subprocess_of
 
@@ -147,6 +151,28 @@ def test_a_comparison_stands_for_its_students_and_knows_their_teacher(limbeck: R
     assert (work / "notes.json").read_text() == '{"mine": 1}'
     said = limbeck("evaluate", "runs/students", "--output", "runs")
     assert "is a folder" in no_traceback(said)[0]
+    said = limbeck("evaluate", "runs/students", "--all", "--output", "notes.json/deep/evaluation.json")
+    assert said.code == 2
+    assert "is a file and no folder" in no_traceback(said)[0]
+    assert "scores" not in said.err
+
+
+def test_all_parts_of_a_tiny_split_are_announced_and_shown_before_they_are_written(
+    limbeck: Run, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(evaluation: Evaluation, path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Evaluation, "write", full)
+    words = ["evaluate", "runs/teacher", "--all", "--test-limit", "12", "--robustness-limit", "5", "--batch-size", "4"]
+    said = limbeck(*words, "--output", "full.json")
+    assert said.code == 1
+    assert "full.json is full" in said.err
+    assert {"cost", "scores", "calibration", "ood", "robustness", "tsne"} <= set(said.err.splitlines())
+    assert "ECE, bins of equal width" in said.out
+    said = limbeck(*words, "--output", os.devnull)
+    assert said.code == 2
+    assert "is no file" in no_traceback(said)[0]
 
 
 def test_a_teacher_that_is_gone_is_said(limbeck: Run, work: Path, students: Path) -> None:

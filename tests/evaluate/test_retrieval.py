@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from limbeck import losses
 from limbeck.errors import DataError
 from limbeck.evaluate.retrieval import retrieval
 
@@ -31,6 +32,27 @@ def test_map_is_that_of_scikit_learn(count: int, classes: int, seed: int) -> Non
             first.append(relevant[int(np.argmax(similarity))])
     assert found.queries == len(precisions)
     assert found.map == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert found.precision_at_1 == pytest.approx(np.mean(first))
+
+
+@given(st.integers(4, 40), st.integers(2, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_equals_keep_the_order_of_the_images(count: int, classes: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(0, 2, (count, width), generator=generator).float()  # most are equal to another, some are 0
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    labels[:3] = torch.tensor([0, 0, 1])
+    found = retrieval(rows, labels)
+    unit = losses.unit(rows)
+    precisions, first = [], []
+    for query in range(count):
+        others = torch.tensor([n for n in range(count) if n != query])
+        order = others[(unit @ unit.T)[query, others].argsort(descending=True, stable=True)]
+        relevant = (labels[order] == labels[query]).double()
+        if relevant.any():
+            ranked = relevant.cumsum(0) / torch.arange(1, count)
+            precisions.append(((ranked * relevant).sum() / relevant.sum()).item())
+            first.append(relevant[0].item())
+    assert (found.queries, found.map) == (len(precisions), pytest.approx(np.mean(precisions)))
     assert found.precision_at_1 == pytest.approx(np.mean(first))
 
 

@@ -245,6 +245,43 @@ def test_a_part_that_fails_leaves_the_others(small: ImageData, learned: nn.Modul
     assert found.distribution is None
 
 
+def test_a_foreign_network_that_cannot_be_attacked_leaves_the_other_parts(small: ImageData) -> None:
+    class Closed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 10)
+
+        @torch.no_grad()
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(images.flatten(1))
+
+    options = Options(("robustness", "calibration"), robustness_limit=10)
+    found = evaluate_networks(Closed(), small, options=options)
+    assert list(found.failures) == ["robustness"]
+    assert "RuntimeError" in found.failures["robustness"]
+    assert found.calibration is not None
+
+
+def test_other_classes_are_refused_before_anything_takes_time(small: ImageData) -> None:
+    said: list[str] = []
+    wrong = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+    with pytest.raises(SignalError, match="7 classes"):
+        evaluate_networks(wrong, small, options=Options(NAMES), progress=said.append)
+    assert said == []
+
+
+def test_a_tiny_split_leaves_out_what_needs_more(small: ImageData, learned: nn.Module) -> None:
+    assert small.test is not None
+    for count in (1, 3):
+        tiny = replace(small, test=small.test.subset(torch.arange(count)))
+        options = Options((*QUICK, "cost", "robustness"))
+        found = evaluate_networks(learned, tiny, teacher=learned, options=options, batch_size=4)
+        assert found.failures == {}
+        assert any("tsne is left out: a map of embeddings needs 10 images" in remark for remark in found.remarks)
+        assert found.embedding_map is None
+        json.dumps(found.as_dict(), allow_nan=False)
+
+
 def test_a_training_split_that_was_changed_is_said(small: ImageData, learned: nn.Module) -> None:
     found = evaluate_networks(learned, replace(small, damage=("a tenth of the labels are wrong",)), split="train")
     assert found.remarks == ("the training split was changed on purpose: a tenth of the labels are wrong.",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +28,14 @@ def evaluate(settings: EvaluateSettings, output: Output) -> int:
     from limbeck.plugins import load_plugins
 
     parts = _parts(settings)
-    if settings.output is not None:
-        _check_output(settings.output)
+    path = None if settings.output is None else settings.output.expanduser()
+    if path is not None:
+        _check_output(path)
     load_plugins(settings.plugins)
     device = pick_device(settings.device)
-    chosen = subjects(settings.models, settings.teacher)
+    chosen = subjects(settings.models, settings.teacher, split=settings.split, given=settings.model_fields_set)
+    for remark in chosen.remarks:
+        output.say(remark)  # now, and not after an hour that was for nothing
     settings = _with_data(settings, chosen.data)
     data = read_data(settings)
     found = evaluate_networks(
@@ -44,16 +48,17 @@ def evaluate(settings: EvaluateSettings, output: Output) -> int:
         batch_size=settings.batch_size,
         workers=settings.workers,
         device=device,
-        progress=output.say if parts else None,
+        progress=output.say if parts or settings.all else None,
     )
     evaluation = replace(found, remarks=(*chosen.remarks, *found.remarks))
-    if settings.output is not None:
-        evaluation.write(settings.output)
-    for remark in evaluation.remarks:
+    for remark in found.remarks:
         output.say(remark)
     for part, reason in evaluation.failures.items():
         output.say(f"error: {part} failed: {reason}")
+    # Shown first: where the file cannot be written, what took long is not lost.
     output.result(evaluation.as_dict(), *(lambda table=table: table for table in tables(evaluation)))
+    if path is not None:
+        evaluation.write(path)
     return 1 if evaluation.failures else 0
 
 
@@ -76,10 +81,17 @@ def _possible(parts: set[str], settings: EvaluateSettings, teacher: str | None) 
 
 
 def _check_output(path: Path) -> None:
-    """Nothing but another evaluation is replaced."""
+    """Before anything takes long: the file can be written, and nothing but another evaluation is replaced."""
     problem = None
+    above = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir():
         problem = "is a folder; name a file, as in evaluation.json"
+    elif path.exists() and not path.is_file():
+        problem = "is no file"  # a device or a pipe, which may never end when it is read
+    elif not above.is_dir():
+        problem = f"cannot be written, since {above} is a file and no folder"
+    elif not os.access(above, os.W_OK | os.X_OK):
+        problem = f"cannot be written, since {above} is read-only"
     elif path.exists():
         try:
             known = json.loads(path.read_text(encoding="utf-8"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
+from limbeck.evaluate.bench import TEACHER
 from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Cost, Costs, Ratios
@@ -15,26 +17,40 @@ from limbeck.evaluate.distribution import OutOfDistribution
 from limbeck.evaluate.fidelity import Fidelity, LayerCka
 from limbeck.evaluate.retrieval import Retrieval
 from limbeck.evaluate.robustness import Robustness
-from limbeck.evaluate.suite import Evaluation
+from limbeck.evaluate.suite import Entry, Evaluation
 from limbeck.evaluate.transfer import Transfer
 
 T = TypeVar("T")
 _Row = tuple[str, Callable[[T], float | None], str]
 _MEBI = 2**20
 _SHOWN = 5
+_TAKEN = 3
+# More columns than these cannot be read in a terminal.
+_ACROSS = 6
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """The scores, then a table for each part that is there."""
-    return [_scores(evaluation), *_by_network(evaluation), *_together(evaluation)]
+    """The scores, then what each part that is there found: a table for every six networks, the teacher in each."""
+    scores = [_scores(evaluation, some) for some in _across(evaluation.networks)]
+    return [*scores, *_by_network(evaluation), *_together(evaluation)]
 
 
-def _scores(evaluation: Evaluation) -> Table:
-    scores = {who: entry.score for who, entry in evaluation.networks.items()}
+def _across(found: Mapping[str, T], most: int = _ACROSS) -> Iterator[dict[str, T]]:
+    if len(found) <= most:
+        yield dict(found)
+        return
+    beside = {TEACHER: found[TEACHER]} if TEACHER in found else {}
+    others, step = [who for who in found if who not in beside], most - len(beside)
+    for first in range(0, len(others), step):
+        yield {who: found[who] for who in others[first : first + step]} | beside
+
+
+def _scores(evaluation: Evaluation, networks: Mapping[str, Entry]) -> Table:
+    scores = {who: entry.score for who, entry in networks.items()}
     count = next(iter(scores.values())).count
     table = _table(f"{evaluation.data}, {count:,} images of {evaluation.split}")
-    for who, entry in evaluation.networks.items():
-        table.add_column(f"{who}\n{entry.model}", justify="right", overflow="fold")
+    for who, entry in networks.items():
+        table.add_column(escape(f"{who}\n{entry.model}"), justify="right", overflow="fold")
     _fill(
         table,
         scores,
@@ -46,35 +62,37 @@ def _scores(evaluation: Evaluation) -> Table:
             ("KL(teacher ‖ student) (nats)", lambda score: score.kl, ".4f"),
         ],
     )
-    table.add_row("parameters", *(f"{entry.parameters:,}" for entry in evaluation.networks.values()))
+    table.add_row("parameters", *(f"{entry.parameters:,}" for entry in networks.values()))
     return table
 
 
 def _by_network(evaluation: Evaluation) -> Iterator[Table]:
     if evaluation.classification:
-        yield _part("accuracy by class", evaluation.classification, _CLASSES)
+        yield from _part("accuracy by class", evaluation.classification, _CLASSES)
         yield from (_classes(who, each) for who, each in evaluation.classification.items())
     if evaluation.calibration:
         bins = next(iter(evaluation.calibration.values())).raw.bins
-        yield _part(f"calibration, {bins} bins", evaluation.calibration, _CALIBRATION)
+        yield from _part(f"calibration, {bins} bins", evaluation.calibration, _CALIBRATION)
     if evaluation.retrieval:
-        yield _part("retrieval by cosine of embeddings", evaluation.retrieval, _RETRIEVAL)
+        yield from _part("retrieval by cosine of embeddings", evaluation.retrieval, _RETRIEVAL)
     if evaluation.distribution:
         other = next(iter(evaluation.distribution.values())).other
-        yield _part(f"out of distribution: {other}", evaluation.distribution, _DISTRIBUTION)
+        yield from _part(f"out of distribution: {other}", evaluation.distribution, _DISTRIBUTION)
     if evaluation.robustness:
-        yield _part(
+        yield from _part(
             "robustness (limbeck's own corruptions)", evaluation.robustness, _robust_rows(evaluation.robustness)
         )
     if evaluation.transfer:
-        yield _part(f"transfer to {evaluation.transfer_data}", evaluation.transfer, _TRANSFER)
+        yield from _part(f"transfer to {evaluation.transfer_data}", evaluation.transfer, _TRANSFER)
 
 
 def _together(evaluation: Evaluation) -> Iterator[Table]:
     if evaluation.fidelity:
-        yield _fidelity(evaluation.fidelity)
+        yield from map(_fidelity, _across(evaluation.fidelity))
     if evaluation.cost:
-        yield _cost(evaluation.cost)
+        # Students have two columns each.
+        for some in _across(evaluation.cost.networks, _ACROSS // 2 + 1):
+            yield _cost(evaluation.cost, some)
 
 
 _CLASSES: list[_Row[Classification]] = [("mean over the classes", lambda each: each.balanced, ".2%")]
@@ -146,19 +164,31 @@ def _attack(place: int) -> Callable[[Robustness], float]:
 
 def _classes(who: str, found: Classification) -> Table:
     table = _table(f"{who}: hardest classes")
+    taken = _taken(found)
     table.add_column("accuracy", justify="right")
     table.add_column("most often taken for")
-    known = [(each.accuracy, each.name) for each in found.classes if each.accuracy is not None]
-    for accuracy, name in sorted(known)[:_SHOWN]:
-        taken = [f"{each.prediction} ({each.count})" for each in found.confused if each.label == name]
-        table.add_row(name, f"{accuracy:.2%}", ", ".join(taken[:3]))
+    known = [(each.accuracy, number) for number, each in enumerate(found.classes) if each.accuracy is not None]
+    for accuracy, number in sorted(known)[:_SHOWN]:
+        mistakes = sorted(taken.get(number, ()), key=lambda each: -each[1])[:_TAKEN]
+        words = ", ".join(f"{found.classes[other].name} ({count})" for other, count in mistakes)
+        table.add_row(escape(found.classes[number].name), f"{accuracy:.2%}", escape(words))
     return table
 
 
+def _taken(found: Classification) -> dict[int, list[tuple[int, int]]]:
+    """By class: which others it was taken for, and how often; from the counts, since the list of mistakes has the top ones."""
+    counts = found.confusion
+    if found.is_whole:
+        counts = tuple((row, column, count) for row, cells in enumerate(counts) for column, count in enumerate(cells))
+    taken: dict[int, list[tuple[int, int]]] = {}
+    for label, other, count in counts:
+        if count and other != label:
+            taken.setdefault(label, []).append((other, count))
+    return taken
+
+
 def _fidelity(found: Mapping[str, Fidelity]) -> Table:
-    table = _table("against the teacher")
-    for who in found:
-        table.add_column(who, justify="right")
+    table = _table("against the teacher", found)
     counts = [(each.kept, each.lost, each.gained, each.both_wrong) for each in found.values()]
     right = [" / ".join(f"{count:,}" for count in each) for each in counts]
     table.add_row("right: both / teacher alone / student alone / none", *right)
@@ -202,11 +232,11 @@ def _closest(pairs: Sequence[LayerCka]) -> list[LayerCka]:
     return list(best.values())
 
 
-def _cost(found: Costs) -> Table:
+def _cost(found: Costs, networks: Mapping[str, Cost]) -> Table:
     table = _table(f"cost on {found.device}")
     ratios = found.ratios or {}
-    for who in found.networks:
-        table.add_column(who, justify="right")
+    for who in networks:
+        table.add_column(escape(who), justify="right")
         if who in ratios:
             table.add_column("teacher ÷ it", justify="right")
     rows: list[tuple[str, Callable[[Cost], str], Callable[[Ratios], float | None]]] = [
@@ -219,11 +249,11 @@ def _cost(found: Costs) -> Table:
             lambda ratios: ratios.memory_bytes,
         ),
     ]
-    for place, latency in enumerate(next(iter(found.networks.values())).latency):
+    for place, latency in enumerate(next(iter(networks.values())).latency):
         rows.append((f"ms for {latency.batch} (quartiles)", _spread(place), _latency_ratio(place)))
     for name, read, compare in rows:
         cells: list[str] = []
-        for who, each in found.networks.items():
+        for who, each in networks.items():
             ratio = compare(ratios[who]) if who in ratios else None
             cells += [read(each), *([_ratio(ratio)] if who in ratios else [])]
         table.add_row(name, *cells)
@@ -246,12 +276,11 @@ def _spread(place: int) -> Callable[[Cost], str]:
     return shown
 
 
-def _part(title: str, found: Mapping[str, T], rows: Sequence[_Row[T]]) -> Table:
-    table = _table(title)
-    for who in found:
-        table.add_column(who, justify="right")
-    _fill(table, found, rows)
-    return table
+def _part(title: str, found: Mapping[str, T], rows: Sequence[_Row[T]]) -> Iterator[Table]:
+    for some in _across(found):
+        table = _table(title, some)
+        _fill(table, some, rows)
+        yield table
 
 
 def _fill(table: Table, found: Mapping[str, T], rows: Sequence[_Row[T]]) -> None:
@@ -261,7 +290,9 @@ def _fill(table: Table, found: Mapping[str, T], rows: Sequence[_Row[T]]) -> None
             table.add_row(name, *("" if value is None else format(value, form) for value in values))
 
 
-def _table(title: str) -> Table:
+def _table(title: str, columns: Iterable[str] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(title)
+    table.add_column(escape(title))
+    for who in columns:
+        table.add_column(escape(who), justify="right", overflow="fold")
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,12 @@ from limbeck.errors import SettingError
 NO_TEACHER = "none"
 _TEACHER, _ONLY = "teacher", "model"
 # What must be equal for figures on one split to be of the same images.
-_SAME_IMAGES = ("data", "image_size", "test_limit")
+_SAME_IMAGES = ("data", "image_size")
+_SAME_SPLIT = {
+    "test": ("test_limit",),
+    "validation": ("val_fraction",),
+    "train": ("val_fraction", "train_limit", "label_noise", "imbalance"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,43 +38,57 @@ class Subjects:
     remarks: tuple[str, ...]
 
 
-def subjects(models: Sequence[str], teacher: str | None) -> Subjects:
+def subjects(
+    models: Sequence[str], teacher: str | None, *, split: str = "test", given: Collection[str] = ()
+) -> Subjects:
     """Networks from run folders, comparisons (which stand for their finished runs), weights files and NAME@FILE.
 
     Run folders know their data and, unless ``teacher`` is given ("none" for no teacher), the teacher of all of them.
+    A run that is named twice counts once. split: which images are evaluated. given: data settings that the user names, in
+    which the runs may therefore differ.
 
     Raises:
-        SettingError: there is none; a folder without a finished run; runs on different data.
+        SettingError: there is none; a folder without a finished run; settings that cannot be read; runs on different data.
     """
     if not models:
         raise SettingError(
             "name a network: a run folder, a weights file or NAME@FILE, as in 'limbeck evaluate runs/NAME'."
         )
-    texts = [text for model in models for text in _expanded(model)]
+    expanded = [_expanded(model) for model in models]
+    # By their places, since a shell's runs/* names a run and the comparison that holds it.
+    texts = list({_place(text): text for found, _ in expanded for text in found}.values())
     known = dict(zip(_names(texts), texts, strict=True))
     configs = {name: _config(text) for name, text in known.items()}
-    told, remarks = (None, ()) if teacher is not None else _teacher_of(configs)
+    told, remarks = (None, ()) if teacher is not None else _teacher_of(known, configs)
     return Subjects(
         models=known,
         methods={name: method for name, text in known.items() if (method := _method(Path(text).expanduser()))},
         teacher=None if teacher == NO_TEACHER else teacher or told,
-        data=_data_of(configs),
-        remarks=remarks,
+        data=_data_of(configs, split, given),
+        remarks=(*(remark for _, left in expanded for remark in left), *remarks, *_fitted_elsewhere(configs, given)),
     )
 
 
-def _expanded(model: str) -> list[str]:
-    """The finished runs in a folder that is none itself; anything else stands for itself."""
+def _expanded(model: str) -> tuple[list[str], list[str]]:
+    """The finished runs in a folder that is none itself, and a remark on the others; anything else stands for itself."""
     from limbeck.report.read import find_runs
     from limbeck.runs import STUDENT
 
     path = Path(model).expanduser()
     if not path.is_dir() or (path / STUDENT).is_file():
-        return [model]
-    found = [str(run) for run in find_runs([path]) if (run / STUDENT).is_file()]
+        return [model], []
+    runs = find_runs([path])
+    found = [run for run in runs if (run / STUDENT).is_file()]
     if not found:
         raise SettingError(f"{model} is a folder without {STUDENT}; name the folder of a finished run.")
-    return found
+    left = [run.name for run in runs if run not in found]
+    remarks = [f"{model}: left out, since there is no {STUDENT} in them: {', '.join(left)}."] if left else []
+    return [str(run) for run in found], remarks
+
+
+def _place(text: str) -> str:
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.exists() else text
 
 
 def _names(texts: Sequence[str]) -> list[str]:
@@ -108,8 +127,15 @@ def _config(text: str) -> dict[str, Any]:
     folder = _folder(text)
     if folder is None or not (folder / CONFIG).is_file():
         return {}
-    values = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    return values if isinstance(values, dict) else {}
+    path = folder / CONFIG
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise SettingError(f"{path} cannot be read, so what {text} was trained on is not known: {reason}") from None
+    if not isinstance(values, dict):
+        raise SettingError(f"{path} must hold 'name: value' lines, got {type(values).__name__}.")
+    return values
 
 
 def _method(path: Path) -> str | None:
@@ -120,31 +146,81 @@ def _method(path: Path) -> str | None:
     return None if result is None else method_label(result)
 
 
-def _teacher_of(configs: Mapping[str, Mapping[str, Any]]) -> tuple[str | None, tuple[str, ...]]:
+def _teacher_of(
+    known: Mapping[str, str], configs: Mapping[str, Mapping[str, Any]]
+) -> tuple[str | None, tuple[str, ...]]:
     """The one teacher of the runs that have one, and what to say where it cannot be used."""
-    told = sorted({str(config["teacher"]) for config in configs.values() if config.get("teacher")})
+    told = {
+        _from_its_place(str(config["teacher"]), known[name], config)
+        for name, config in configs.items()
+        if config.get("teacher")
+    }
     if not told:
         return None, ()
     if len(told) > 1:
-        return None, (
-            f"the runs have different teachers ({', '.join(told)}), so none is compared with; name --teacher.",
-        )
-    weights = Path(told[0].partition("@")[2] or told[0]).expanduser()
-    if not weights.exists():
-        return None, (f"the runs' teacher {told[0]} is not here, so none is compared with; name --teacher.",)
-    return told[0], ()
+        named = ", ".join(sorted(told))
+        return None, (f"the runs have different teachers ({named}), so none is compared with; name --teacher.",)
+    (text,) = told
+    if not _is_here(text):
+        return None, (f"the runs' teacher {text} is not here, so none is compared with; name --teacher.",)
+    return text, ()
 
 
-def _data_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _from_its_place(teacher: str, run: str, config: Mapping[str, Any]) -> str:
+    """The teacher's text, its path as it was from where the run was started, which its folder may tell."""
+    folder, runs_dir = _folder(run), Path(str(config.get("runs_dir") or ""))
+    if folder is None or runs_dir.is_absolute() or not runs_dir.parts:
+        return teacher
+    start = folder.resolve().parent
+    if start.parts[-len(runs_dir.parts) :] != runs_dir.parts:
+        return teacher
+    root = start.parents[len(runs_dir.parts) - 1]
+    name, at, weights = ("", "", teacher) if (root / teacher).exists() else teacher.partition("@")
+    # From another folder alone, so that the text stays the user's own where it means the same.
+    if not weights or root == Path.cwd() or not (root / weights).exists():
+        return teacher
+    return f"{name}{at}{root / weights}"
+
+
+def _is_here(text: str) -> bool:
+    """Whether the file or folder that a teacher's text names exists; a name alone stands for itself."""
+    from limbeck.models.spec import PRETRAINED, parse_spec
+
+    if Path(text).expanduser().exists():
+        return True
+    try:
+        spec = parse_spec(text)
+    except SettingError:
+        return False
+    if spec.weights is None:
+        return spec.source != "zoo"
+    return spec.weights == PRETRAINED or Path(spec.weights).expanduser().exists()
+
+
+def _data_of(configs: Mapping[str, Mapping[str, Any]], split: str, given: Collection[str]) -> dict[str, Any]:
     known = {name: config for name, config in configs.items() if config}
     if not known:
         return {}
     first_name, first = next(iter(known.items()))
     for name, config in known.items():
-        for setting in _SAME_IMAGES:
-            if config.get(setting) != first.get(setting):
+        for setting in (*_SAME_IMAGES, *_SAME_SPLIT[split]):
+            if setting not in given and config.get(setting) != first.get(setting):
+                option = "--" + setting.replace("_", "-")
                 raise SettingError(
                     f"{first_name} has {setting}={first.get(setting)} and {name} has {setting}={config.get(setting)}; "
-                    "networks are evaluated together on one data set, so evaluate these apart."
+                    f"networks are evaluated together on the same images, so evaluate these apart, or give {option}."
                 )
     return {name: first[name] for name in DataSettings.model_fields if name in first}
+
+
+def _fitted_elsewhere(configs: Mapping[str, Mapping[str, Any]], given: Collection[str]) -> tuple[str, ...]:
+    """What to say where one run's validation images are others' training images."""
+    shares = {name: config["val_fraction"] for name, config in configs.items() if "val_fraction" in config}
+    if "val_fraction" in given or len(set(shares.values())) < 2:
+        return ()
+    first = next(iter(shares))
+    others = ", ".join(name for name, share in shares.items() if share != shares[first])
+    return (
+        f"the validation images are those of {first} (val_fraction={shares[first]}); {others} had others, so that what is "
+        "fitted on them, such as temperatures, is for these on images that they were trained on.",
+    )

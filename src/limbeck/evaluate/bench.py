@@ -83,14 +83,7 @@ class Bench:
 
     def collect(self, batches: Iterable[Batch]) -> dict[str, Gathered]:
         """What each network says about batches like those of the data."""
-        found = collect({who: self._read(network) for who, network in self.networks.items()}, batches)
-        for who, each in found.items():
-            if each.logits.shape[1] != len(self.data.classes):
-                raise SignalError(
-                    f"{who}: the network tells {each.logits.shape[1]} classes apart, and {self.data.name} has "
-                    f"{len(self.data.classes)}."
-                )
-        return found
+        return collect({who: self._read(network) for who, network in self.networks.items()}, batches)
 
     def batches(self, split: ImageSplit) -> Iterable[Batch]:
         """The split in order, without augmentation."""
@@ -116,6 +109,17 @@ class Bench:
             return signals
 
         return read
+
+
+def check_classes(who: str, logits: Tensor | None, data: ImageData) -> None:
+    """Raise SignalError unless a network's logits, (B, C), are of the data's classes."""
+    if logits is None or logits.ndim != 2:
+        told = "gives no logits" if logits is None else f"gives logits of shape {tuple(logits.shape)}"
+        raise SignalError(f"{who}: the network {told}; (images, classes) is what is evaluated.")
+    if logits.shape[1] != len(data.classes):
+        raise SignalError(
+            f"{who}: the network tells {logits.shape[1]} classes apart, and {data.name} has {len(data.classes)}."
+        )
 
 
 def batches_of(

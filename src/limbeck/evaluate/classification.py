@@ -51,6 +51,11 @@ class Classification:
     confused: tuple[Confusion, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether ``confusion`` has a row for each class rather than one for each count."""
+        return len(self.classes) <= _WHOLE
+
 
 def classification(gathered: Gathered, classes: Sequence[str]) -> Classification:
     """Figures by class.

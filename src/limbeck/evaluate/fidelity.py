@@ -10,7 +10,7 @@ from torch import Tensor
 from limbeck import losses
 from limbeck.errors import SignalError
 from limbeck.evaluate.collect import Gathered
-from limbeck.evaluate.similarity import Consistency, aligned, consistency, linear_cka
+from limbeck.evaluate.similarity import Centred, Consistency, aligned, consistency, linear_ckas
 
 _FIRST_BATCH = 256
 _MOST_CLASSES = 200
@@ -100,7 +100,7 @@ def fidelity(
     same = mine == its
     wrong = ~teacher_right
     between, aligned_on = _consistency_of_embeddings(student, teacher, fit, fit_name)
-    pair = (student.embedding, teacher.embedding)
+    of_embeddings = _cka(student.embedding, teacher.embedding)
     return Fidelity(
         count=len(student),
         agreement=_share(same),
@@ -115,8 +115,8 @@ def fidelity(
         correlation_paper_2024=correlation_paper_2024(ours, theirs),
         correlation_paper_2025=correlation_paper_2025(ours, theirs, student.labels),
         correlation=correlation_difference(ours, theirs),
-        cka_embedding=_cka(*pair),
-        cka_embedding_debiased=_cka(*pair, debiased=True),
+        cka_embedding=of_embeddings[0],
+        cka_embedding_debiased=of_embeddings[1],
         cka_stages=_cka_of_stages(student, teacher),
         consistency_logits=consistency(_centred(ours), _centred(theirs)),
         consistency_embedding=between,
@@ -192,16 +192,17 @@ def _difference(values: Tensor, counted: Tensor, procedure: str) -> MatrixDiffer
     )
 
 
-def _cka(one: Tensor | None, other: Tensor | None, *, debiased: bool = False) -> float | None:
-    return None if one is None or other is None else linear_cka(one, other, debiased=debiased)
+def _cka(one: Tensor | None, other: Tensor | None) -> tuple[float | None, float | None]:
+    return (None, None) if one is None or other is None else linear_ckas(Centred.of(one), Centred.of(other))
 
 
 def _cka_of_stages(student: Gathered, teacher: Gathered) -> tuple[LayerCka, ...]:
+    ours, theirs = (
+        {path: Centred.of(maps.flatten(1)) for path, maps in each.signals.features.items()}
+        for each in (student, teacher)
+    )
     return tuple(
-        LayerCka(ours, theirs, linear_cka(*pair), linear_cka(*pair, debiased=True))
-        for ours, mine in student.signals.features.items()
-        for theirs, its in teacher.signals.features.items()
-        for pair in [(mine.flatten(1), its.flatten(1))]
+        LayerCka(path, other, *linear_ckas(mine, its)) for path, mine in ours.items() for other, its in theirs.items()
     )
 
 

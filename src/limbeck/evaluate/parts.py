@@ -233,11 +233,12 @@ def _embedding_map(bench: Bench) -> Figures:
     known = {who: each for who, each in bench.gathered().items() if each.embedding is not None}
     if not known:
         return {}  # the reasons were said when the networks were tapped
-    return {
-        "embedding_map": embedding_map(
-            known, bench.data.classes, limit=bench.options.map_limit, seed=bench.options.seed
-        )
-    }
+    options = bench.options
+    try:
+        return {"embedding_map": embedding_map(known, bench.data.classes, limit=options.map_limit, seed=options.seed)}
+    except DataError as error:
+        bench.say(f"tsne is left out: {error}")
+        return {}
 
 
 PARTS: Mapping[str, Callable[[Bench], Figures]] = {

@@ -38,24 +38,42 @@ def linear_cka(one: Tensor, other: Tensor, *, debiased: bool = False) -> float |
     Debiased, the estimate of the same without the bias that few samples in many dimensions give (it needs four samples
     and may be below 0). None where one of them is the same for all samples, or the samples are too few.
     """
-    x, y = (value.double() - value.double().mean(dim=0) for value in (one, other))
-    product = _debiased if debiased else _biased
-    if len(x) < (4 if debiased else 2):
-        return None
-    scale = product(x, x) * product(y, y)
-    return product(x, y) / math.sqrt(scale) if scale > 0 and min(x.abs().max(), y.abs().max()) > 0 else None
+    return linear_ckas(Centred.of(one), Centred.of(other))[debiased]
 
 
-def _biased(x: Tensor, y: Tensor) -> float:
-    return (x.T @ y).square().sum().item()
+@dataclass(frozen=True)
+class Centred:
+    """Rows (N, D), float64, their mean taken away, and how far they align with themselves, computed once for many pairs."""
+
+    rows: Tensor
+    own: tuple[float, float | None]
+
+    @classmethod
+    def of(cls, values: Tensor) -> Centred:
+        """From representations (N, D)."""
+        rows = values.double() - values.double().mean(dim=0)
+        return cls(rows, _alignments(rows, rows))
 
 
-def _debiased(x: Tensor, y: Tensor) -> float:
-    # The unbiased estimate of HSIC (Song et al. 2012) for linear kernels, from features rather than N × N matrices.
-    count = len(x)
+def linear_ckas(one: Centred, other: Centred) -> tuple[float | None, float | None]:
+    """:func:`linear_cka` of two of the same samples, as it is and debiased."""
+    if len(one.rows) < 2 or not (one.rows.any() and other.rows.any()):
+        return None, None
+    biased, debiased = (
+        None if pair is None or mine is None or its is None or not mine * its > 0 else pair / math.sqrt(mine * its)
+        for pair, mine, its in zip(_alignments(one.rows, other.rows), one.own, other.own, strict=True)
+    )
+    return biased, debiased
+
+
+def _alignments(x: Tensor, y: Tensor) -> tuple[float, float | None]:
+    """‖XᵀY‖², and the unbiased estimate of HSIC (Song et al. 2012) for linear kernels; None for fewer than four samples."""
+    count, product = len(x), (x.T @ y).square().sum().item()
+    if count < 4:
+        return product, None
     rows_x, rows_y = x.square().sum(dim=1), y.square().sum(dim=1)
-    found = (x.T @ y).square().sum() - count / (count - 2) * (rows_x @ rows_y)
-    return (found + rows_x.sum() * rows_y.sum() / ((count - 1) * (count - 2))).item()
+    found = product - count / (count - 2) * (rows_x @ rows_y).item()
+    return product, found + (rows_x.sum() * rows_y.sum()).item() / ((count - 1) * (count - 2))
 
 
 def consistency(student: Tensor, teacher: Tensor, *, batch: int = _BATCH, scale: float = _SCALE) -> Consistency | None:

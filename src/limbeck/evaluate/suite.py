@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import nn
 from limbeck.data import ImageData, load_data
 from limbeck.errors import LimbeckError, NonFiniteError, SettingError
 from limbeck.evaluate.accuracy import Score, score_of
-from limbeck.evaluate.bench import TEACHER, Bench, Options, batches_of, split_of, tapped
+from limbeck.evaluate.bench import TEACHER, Bench, Options, batches_of, check_classes, split_of, tapped
 from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Costs, costs
@@ -31,6 +33,8 @@ from limbeck.machine import command_line, now, versions
 from limbeck.models.spec import parse_spec
 from limbeck.networks import Network, open_network, resolve
 from limbeck.signals import Batch
+
+logger = logging.getLogger("limbeck")
 
 SCHEMA = 2
 
@@ -151,19 +155,25 @@ def evaluate_networks(
         bench.remarks.extend(f"the training split was changed on purpose: {words}." for words in images.damage)
     say = progress or _say_nothing
     found: dict[str, Any] = {}
-    if COST in parts:
-        say(COST)  # before anything is tapped: taps keep tensors alive
-        found["cost"] = _cost(bench, given, first)
+    failures: dict[str, str] = {}
+
+    def add(part: str, make: Callable[[], Mapping[str, Any]]) -> None:
+        say(part)
+        try:
+            found.update(make())
+        except LimbeckError as error:
+            failures[part] = str(error)
+        except Exception as error:  # somebody else's network raises what it likes, and what is known by now took long
+            logger.info("%s failed", part, exc_info=True)
+            failures[part] = f"{type(error).__name__}: {error}"
+
+    if COST in parts:  # before anything is tapped: taps keep tensors alive
+        add(COST, lambda: {"cost": _cost(bench, given, first)})
     _tap(bench, first, parts)
     say("scores")
     entries = _entries(bench, methods or {})
-    failures: dict[str, str] = {}
     for name in (name for name in PARTS if name in parts):
-        say(name)
-        try:
-            found |= PARTS[name](bench)
-        except LimbeckError as error:
-            failures[name] = str(error)
+        add(name, partial(PARTS[name], bench))
     return Evaluation(
         data=images.name,
         split=split,
@@ -198,6 +208,9 @@ def _open(model: Model, who: str, data: ImageData, probe: Batch, device: torch.d
             raise SettingError(f"{who}: {model} names no weights, so the network would be random; write {model}@FILE.")
     network = open_network(model, who=who, data=data, probe=probe, device=device, classifier=None, embedding=False)
     network.tapped.eval()
+    with torch.no_grad():  # refused now, and not after a pass over the whole split
+        logits = network.tapped(network.preprocess(probe.inputs.to(device))).logits
+    check_classes(who, logits, data)
     return network
 
 
