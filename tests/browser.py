@@ -18,6 +18,7 @@ needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="chr
 _PROBE = """<script>
 const boxes = [...document.querySelectorAll("svg[role=img]")].map((svg) => svg.getBoundingClientRect());
 const found = {
+  width: innerWidth,
   figures: boxes.length,
   seen: boxes.filter((box) => box.width > 250 && box.height > 60).length,
   told: [...document.querySelectorAll("svg[role=img]")].every((svg) => svg.getAttribute("aria-label").length > 30),
@@ -46,9 +47,9 @@ def look_at(page: Path, folder: Path, *widths: int, script: str = "") -> list[di
     assert "CONSOLE" not in done.stderr, done.stderr
     said = re.search(r"<output>(.*?)</output>", done.stdout, flags=re.DOTALL)
     assert said is not None
-    found = [json.loads(html.unescape(line)) for line in said[1].splitlines()]
-    assert len(found) == len(widths)
-    return found
+    # Frames are done in any order.
+    found = {one.pop("width"): one for one in map(json.loads, map(html.unescape, said[1].splitlines()))}
+    return [found[width] for width in widths]
 
 
 def _at_widths(page: str, probe: str, widths: tuple[int, ...]) -> str:

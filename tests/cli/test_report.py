@@ -47,3 +47,14 @@ def test_report_says_how_much_could_not_be_read(limbeck: Run, mixed: Path) -> No
     refused = limbeck("report", "runs", "--output", "page.html", "--figures", "taken")
     assert refused.code == 2
     assert "the figures cannot be written to" in refused.err
+
+
+def test_report_of_unfinished_runs_alone_has_no_empty_table(
+    limbeck: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs" / "kd", None, settings=UNFINISHED)
+    said = limbeck("report", "runs", "--output", "page.html")
+    assert said.code == 0, said.err
+    assert "There is no finished run yet" in said.out
+    assert "sample standard" not in said.out

@@ -128,3 +128,9 @@ def test_a_wrong_name_gets_the_nearest(limbeck: Run, here: Path, words: tuple[st
     said = limbeck("reproduce", *words)
     assert said.code == 2
     assert says in " ".join(no_traceback(said))
+
+
+def test_unverified_figures_are_marked_in_a_list_of_many(limbeck: Run, here: Path) -> None:
+    words = " ".join(limbeck("reproduce", "--method", "SKD").out.split())
+    assert "in a transcription, each task's own (%) (secondary notes, unverified)" in words
+    assert "relative gain (%) (secondary" not in words

@@ -18,6 +18,11 @@ def test_the_paper_index_has_every_table_with_its_numbers() -> None:
         if table.numbers:
             known = [counts[status] or "–" for status in ("command", "not in limbeck", "not yet")]
             lines.append(f"| `{table.id}` | {table.numbers} | {known[0]} | {known[1]} | {known[2]} |")
+    unverified = [f"`{table.id}`" for table in tables() if table.evidence == "secondary"]
+    assert unverified
+    said = (
+        f"Secondary notes or transcriptions, unverified and not to be quoted as the papers': {', '.join(unverified)}."
+    )
     missing = [f"`{table.id}`" for table in tables() if not table.numbers]
-    expected = "\n".join([*lines, "", f"Not recovered, so without a figure: {', '.join(missing)}."])
+    expected = "\n".join([*lines, "", said, "", f"Not recovered, so without a figure: {', '.join(missing)}."])
     assert expected in PAGE.read_text(encoding="utf-8"), f"docs/paper-index.md should have this:\n\n{expected}"

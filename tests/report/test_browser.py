@@ -12,6 +12,8 @@ from .conftest import UNFINISHED, write_evaluation, write_run
 from .evaluation.conftest import make_record
 
 _KEYS = """
+for (const folded of document.querySelectorAll("details")) folded.open = true;
+found.fits &&= document.documentElement.scrollWidth <= document.documentElement.clientWidth;
 const order = () => [...document.querySelector("table").tBodies[0].rows].map((row) => row.cells[0].textContent);
 const heads = [...document.querySelector("thead").rows[0].cells];
 const sorted = () => heads.map((th) => th.getAttribute("aria-sort")).filter((text) => text);
@@ -47,3 +49,17 @@ def test_in_a_browser(runs: Path, tmp_path: Path) -> None:
         assert one["orders"][2] == ["student alone", "icd", "icd+kd", "teacher big", *labels]
         assert one["orders"][3] == sorted(finished + labels)
         assert one["sorts"] == [[], ["descending"], ["ascending"], ["ascending"]]
+
+
+@needs_browser
+def test_a_long_name_leaves_room_for_its_row(tmp_path: Path) -> None:
+    record = make_record(students=["s" * 300], classes=["c" * 300, "pear"])
+    kept = ("classification", "networks", "classes", "schema", "data", "split", "command", "versions", "when")
+    path = write_evaluation(tmp_path / "evaluation.json", {name: record[name] for name in kept})
+    make_report([path], tmp_path / "report.html")
+    widest = "found.widest = Math.max(...[...document.querySelectorAll('tbody th')].map((th) => th.offsetWidth));"
+    seen = look_at(tmp_path / "report.html", tmp_path, 1200, 390, script=widest)
+    desk, phone = (one["widest"] for one in seen)
+    assert 0 < phone < 200
+    assert desk < 600
+    assert all(one["fits"] for one in seen)

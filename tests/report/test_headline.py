@@ -79,3 +79,63 @@ def test_an_evaluation_alone_has_a_headline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ratio", "said"), [(200, "1/200"), (6.2, "1/6"), (2.5, "40 %"), (1, "100 %"), (0.8, "125 %")])
 def test_shares_are_fractions_where_they_are_small(ratio: float, said: str) -> None:
     assert share(ratio) == said
+
+
+# What the headline does not claim
+
+
+def test_the_best_method_is_told_apart_from_the_next_or_said_not_to_be() -> None:
+    taught = [make_result("kd()", seed, 0.76 + seed / 100) for seed in range(3)]
+    close = [make_result("ce() + icd()", seed, 0.765 + (2 - seed) / 100) for seed in range(3)]
+    _, sure = headline(summarise(taught + close))
+    assert (
+        "highest mean test accuracy of 2 methods with a teacher here, but not told apart from that of kd() (+0.50 po"
+        in sure
+    )
+    clear = [make_result("ce() + icd()", seed, 0.79 + seed / 100 + seed**2 / 1000) for seed in range(3)]
+    _, sure = headline(summarise(taught + clear))
+    assert sure.startswith("The highest mean test accuracy of 2 methods with a teacher here. ")
+    _, sure = headline(summarise([taught[0], close[0]]))
+    assert "not told apart from that of kd()" in sure
+
+
+def test_a_student_that_a_teacher_made_no_better_is_not_praised() -> None:
+    alone = [make_result("ce()", seed, 0.75, teacher=None) for seed in range(2)]
+    main, _ = headline(summarise([*alone, *(make_result("kd()", seed, 0.7) for seed in range(2))]))
+    assert main == "kd() keeps 87 % of the teacher's accuracy at 1/200 of its parameters, less than student alone"
+    main, _ = headline(summarise([*alone, *(make_result("kd()", seed, 0.75) for seed in range(2))]))
+    assert main.endswith(", no more than student alone")
+
+
+def test_methods_on_other_data_do_not_compete() -> None:
+    easy = {"data": "easy", "teacher_test": {"count": 100, "accuracy": 0.2}}
+    results = [make_result("kd()", 0, 0.7), make_result("ce() + icd()", 0, 0.75), make_result("at()", 0, 0.2, **easy)]
+    main, sure = headline(summarise(results))
+    assert main.startswith("at() keeps 100 %")
+    assert "The highest" not in sure
+    assert "Other students and data sets are in the table." in sure
+    # A share of another teacher's accuracy is no measure of which method is the better one.
+    weak = make_result("ce() + icd()", 0, 0.5, teacher="weak", teacher_test={"count": 100, "accuracy": 0.5})
+    main, sure = headline(summarise([make_result("kd()", 0, 0.7), weak]))
+    assert main.startswith("kd() keeps 87 %")
+    assert "of 2 methods" in sure
+
+
+def test_better_is_taken_back_where_the_number_of_methods_does() -> None:
+    results = [make_result("ce()", seed, 0.6, teacher=None) for seed in range(3)]
+    for objective in ("kd()", "at()", "ce() + icd()"):
+        gains = (0.014, 0.02, 0.025) if objective == "kd()" else (0.015, -0.01, 0.01)
+        results += [make_result(objective, seed, 0.6 + gain) for seed, gain in enumerate(gains)]
+    _, sure = headline(summarise(results))
+    assert ": better, but p is 0.08 once corrected for the number of methods (Holm)." in sure
+
+
+def test_the_time_is_that_of_the_student_in_the_headline(tmp_path: Path) -> None:
+    evaluation = make_evaluation()
+    network, cost = evaluation["networks"]["icd-seed0"], evaluation["cost"]["networks"]["icd-seed0"]
+    timed = [{**each, "median_ms": 10.0} for each in cost["latency"]]
+    evaluation["networks"]["kd-seed0"] = {**network, "method": "kd()"}
+    evaluation["cost"]["networks"]["kd-seed0"] = {**cost, "latency": timed}
+    records = _records(tmp_path, evaluation)
+    assert headline(summarise([make_result("kd()", 0, 0.76)]), records)[0].endswith("1/5 of its time")
+    assert headline(summarise([make_result("at()", 0, 0.76)]), records)[0].endswith("40 % of its time")

@@ -8,6 +8,7 @@ import pytest
 
 from limbeck.report.material import Material, gather
 from limbeck.report.method_plates import accuracy_section
+from limbeck.report.page import make_report
 from limbeck.report.plate_html import figure_html
 from limbeck.report.plates import Plate
 
@@ -78,3 +79,42 @@ def test_one_size_alone_is_no_figure_of_cost(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path / str(seed), make_result("ce()", seed, 0.5, teacher=None))
     assert list(_plates(gather([tmp_path]))) == ["Validation accuracy"]
+
+
+def test_accuracy_against_cost_stands_once(runs: Path) -> None:
+    write_evaluation(runs / "evaluation.json")
+
+    def names() -> list[str]:
+        page = make_report([runs], runs / "report.html")
+        return [
+            plate.name
+            for section in page.sections
+            for plate in section.plates
+            if plate.title == "Accuracy against cost"
+        ]
+
+    assert names() == ["cost0"]
+    foreign = make_evaluation()
+    foreign["networks"]["icd-seed0"] |= {"model": "foreign"}
+    write_evaluation(runs / "evaluation.json", foreign)
+    assert names() == ["cost0", "evaluation-cost-accuracy"]
+    write_evaluation(runs / "evaluation.json")
+    # The runs' figure is against parameters now.
+    write_run(runs / "larger", make_result("ce() + icd()", 0, 0.75, student="middle", student_parameters=25_000))
+    assert names() == ["cost0", "evaluation-cost-accuracy"]
+
+
+def test_the_teacher_in_a_figure_is_the_one_that_taught(tmp_path: Path) -> None:
+    own = {"student": "middle", "teacher": "other", "teacher_test": {"count": 100, "accuracy": 0.9}}
+    for number, objective in enumerate(("kd()", "ce() + icd()")):
+        write_run(tmp_path / f"small-{number}", make_result(objective, 0, 0.7))
+        write_run(tmp_path / f"middle-{number}", make_result(objective, 0, 0.8, **own))
+
+    def told() -> dict[str, str]:
+        (section,) = accuracy_section(gather([tmp_path]))
+        return {plate.caption.split(" on ")[0]: plate.alternative for plate in section.plates if "test" in plate.name}
+
+    assert told()["small"].endswith("Teacher: 80.0 %.")
+    assert told()["middle"].endswith("Teacher: 90.0 %.")
+    write_run(tmp_path / "both", make_result("kd()", 0, 0.8, **own | {"student": "small"}))
+    assert "Teacher" not in told()["small"]

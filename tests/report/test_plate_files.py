@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from limbeck.errors import SettingError
 from limbeck.report.figures import Series, curves
 from limbeck.report.plate_files import PRINT, write_plates
+from limbeck.report.plate_html import figure_html
 from limbeck.report.plates import Palette, Plate
 
 _LINES = [Series(f"_method ${number}", [1, 2, 3], [1, 2, 3], [0, 1, 2], [2, 3, 4], number) for number in range(3)]
@@ -81,3 +83,15 @@ def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path: Path) -> Non
 
 def test_no_figures_make_an_empty_list(tmp_path: Path) -> None:
     assert [path.name for path in write_plates([], tmp_path)] == ["README.md"]
+
+
+def test_letters_that_no_font_has_are_no_warning_a_letter(tmp_path: Path) -> None:
+    lines = [Series("猫", [1, 2], [1, 2], [0, 1], [2, 3])]
+    plate = Plate("猫", "猫", "a caption", "a cat", lambda palette: curves(palette, lines, "猫 नमस्ते"), [("猫", 0)])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        svg, *_ = write_plates([plate], tmp_path)
+        drawn = figure_html(plate, 0)
+    assert said == []
+    assert "猫" in svg.read_text(encoding="utf-8")
+    assert "猫 नमस्ते" in drawn

@@ -34,4 +34,6 @@ def report(settings: ReportSettings, output: Output) -> None:
     said += [f"{len(made.figures) - 1} files of figures are in {settings.figures}"] if made.figures else []
     said += [f"{len(material.skipped)} could not be read and are named there"] if material.skipped else []
     remark = Text("; ".join(said), style="dim")
-    output.result(value, lambda: rich_table(rows, width=output.out.width), lambda: remark)
+    # A table without a row would be its notes alone.
+    nothing = Text("There is no finished run yet, so there is no table.")
+    output.result(value, lambda: rich_table(rows, width=output.out.width) if rows else nothing, lambda: remark)

@@ -29,10 +29,9 @@ def overview(rows: Sequence[dict[str, Any]]) -> RenderableType:
     for title in ("known", "commands", "measured"):
         shown.add_column(title, justify="right", no_wrap=True)
     for row in sorted(rows, key=lambda row: row["numbers"] == 0):
-        marks = " (secondary notes, unverified)" if row["evidence"] == "secondary" else ""
         other = f" (+{_count(row['other_runs'], 'run')} elsewhere)" if row["other_runs"] else ""
         counts = [row["numbers"] or "not recovered", row["commands"] or "–", f"{row['measured'] or '–'}{other}"]
-        shown.add_row(*(Text(str(word)) for word in (row["id"], row["title"] + marks, *counts)))
+        shown.add_row(*(Text(str(word)) for word in (row["id"], row["title"] + _marks(row), *counts)))
     note = "known: published figures. measured: of these, how many limbeck has at the protocol of the command."
     return Group(shown, Text(note, style="dim"))
 
@@ -52,7 +51,7 @@ def table(about: dict[str, Any], cells: Sequence[dict[str, Any]], width: int) ->
 def cells(about: Sequence[dict[str, Any]], known: Sequence[dict[str, Any]], width: int) -> RenderableType:
     """One cell with its commands, or several, of whichever tables, in a list."""
     if len(known) != 1:
-        names = Text("\n".join(f"{one['id']}: {one['title']}, {one['metric']}" for one in about))
+        names = Text("\n".join(f"{one['id']}: {one['title']}, {one['metric']}{_marks(one)}" for one in about))
         return Group(names, _list(known), *_other_runs(known), *_without_command(known))
     return Group(_head(about[0]), *_details(known[0], min(width, _COMMAND_WIDTH)))
 
@@ -76,6 +75,11 @@ def _options(words: Sequence[str]) -> list[list[str]]:
             groups.append([])
         groups[-1].append(word)
     return groups
+
+
+def _marks(about: dict[str, Any]) -> str:
+    """What has to stand beside figures that are not to be quoted as a paper's."""
+    return " (secondary notes, unverified)" if about["evidence"] == "secondary" else ""
 
 
 def _head(about: dict[str, Any]) -> RenderableType:

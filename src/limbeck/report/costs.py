@@ -26,13 +26,16 @@ class Price:
 
 
 def price(row: MethodRow, records: Iterable[Record]) -> Price | None:
-    """Of the first evaluation that measured this row's student and its teacher, which are known by data and parameters."""
+    """Of the first evaluation that measured this row's student and its teacher, which are known by data and parameters.
+
+    Of several students of that size it is the one that was taught by this row's method, where that was measured.
+    """
     if row.parameters_ratio is None:
         return None
     for record in records:
         if record.data == row.data and record.cost is not None:
-            student = _measured(record, "student", row.parameters)
-            teacher = _measured(record, "teacher", round(row.parameters * row.parameters_ratio))
+            student = _measured(record, "student", row.parameters, row.label)
+            teacher = _measured(record, "teacher", round(row.parameters * row.parameters_ratio), None)
             if student is not None and teacher is not None:
                 return price_of(student, teacher, record.cost.device)
     return None
@@ -81,9 +84,12 @@ def cost_words(price: Price | None, parameters_ratio: float | None) -> str:
     return " and ".join(parts)
 
 
-def _measured(record: Record, role: str, parameters: int) -> Cost | None:
+def _measured(record: Record, role: str, parameters: int, method: str | None) -> Cost | None:
     assert record.cost is not None
-    for who, network in record.networks.items():
-        if network.role == role and network.parameters == parameters and who in record.cost.networks:
-            return record.cost.networks[who]
-    return None
+    alike = [
+        who
+        for who, network in record.networks.items()
+        if network.role == role and network.parameters == parameters and who in record.cost.networks
+    ]
+    own = [who for who in alike if record.networks[who].method == method]
+    return next((record.cost.networks[who] for who in own or alike), None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from limbeck.report.costs import Price, cost_words, price, price_of
+from limbeck.report.statistics import LEVEL, paired_difference
 from limbeck.report.table import MethodRow, warning
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ def headline(rows: Sequence[MethodRow], records: Sequence[Record] = ()) -> tuple
 
     It is told from finished runs; from the first evaluation with an accuracy where there is none.
     """
-    distilled = [row for row in rows if row.kept is not None]
-    if distilled:
-        best = max(distilled, key=lambda row: row.kept.mean if row.kept else 0.0)
-        among = f"The best of {len(distilled)} methods here by test accuracy. " if len(distilled) > 1 else ""
+    winners = _winners(rows)
+    if winners:
+        best = max(winners, key=lambda row: row.kept.mean if row.kept else 0.0)
         cost = price(best, records)
-        return _kept_sentence(best, cost), " ".join(filter(None, (among + _sureness(best, rows), _timing(cost))))
+        others = "Other students and data sets are in the table." if len(winners) > 1 else ""
+        sure = (_among_methods(best, rows), _sureness(best, rows), others, _timing(cost))
+        return _kept_sentence(best, cost) + _beaten(best, rows), " ".join(filter(None, sure))
     scored = [row for row in rows if not row.is_teacher and (row.test or row.validation_best)]
     if not scored:
         told = map(_of_record, records)
@@ -31,6 +33,52 @@ def headline(rows: Sequence[MethodRow], records: Sequence[Record] = ()) -> tuple
     stat, split = (best.test, "test") if best.test else (best.validation_best, "validation")
     assert stat is not None
     return f"{best.label} reaches {100 * stat.mean:.1f} % {split} accuracy on {best.data}", _sureness(best, rows)
+
+
+def _winners(rows: Sequence[MethodRow]) -> list[MethodRow]:
+    """Of each student on each data set the taught method with the highest test accuracy; others are no match for it."""
+    found: dict[tuple[str, str], MethodRow] = {}
+    for row in rows:
+        before = found.get((row.data, row.student))
+        if row.kept is not None and (before is None or _tested(row) > _tested(before)):
+            found[row.data, row.student] = row
+    return list(found.values())
+
+
+def _tested(row: MethodRow) -> float:
+    return -1.0 if row.test is None else row.test.mean
+
+
+def _among_methods(best: MethodRow, rows: Sequence[MethodRow]) -> str:
+    """That it has the highest mean of the taught methods, and whether that tells it apart from the next."""
+    rivals = [row for row in rows if row is not best and row.kept is not None and _compete(row, best)]
+    if not rivals:
+        return ""
+    text = f"The highest mean test accuracy of {len(rivals) + 1} methods with a teacher here"
+    second = max(rivals, key=_tested)
+    ours, theirs = (dict(zip(row.seeds, row.scores, strict=True)) for row in (best, second))
+    pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    lead = paired_difference([one - other for one, other in pairs if one is not None and other is not None])
+    if lead is not None and lead.verdict == "better":
+        return f"{text}."
+    by = f"{100 * (_tested(best) - _tested(second)):+.2f} points"
+    return f"{text}, but not told apart from that of {second.label} ({by})."
+
+
+def _compete(row: MethodRow, other: MethodRow) -> bool:
+    return (row.data, row.student) == (other.data, other.student)
+
+
+def _baseline(row: MethodRow, rows: Sequence[MethodRow]) -> MethodRow | None:
+    return next((other for other in rows if other.baseline and other is not row and _compete(row, other)), None)
+
+
+def _beaten(row: MethodRow, rows: Sequence[MethodRow]) -> str:
+    """What a share of the teacher's accuracy does not show: that the student has as much without a teacher."""
+    base = _baseline(row, rows)
+    if base is None or _tested(base) < _tested(row):
+        return ""
+    return f", {'less than' if _tested(base) > _tested(row) else 'no more than'} {base.label}"
 
 
 def _kept_sentence(row: MethodRow, cost: Price | None) -> str:
@@ -60,9 +108,7 @@ def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
     spread = f" ± {100 * stat.std:.2f}" if stat.std is not None else ""
     split = "Test" if row.test else "Validation"
     text = f"{split} accuracy {100 * stat.mean:.2f}{spread} % with {row.student} on {row.data} ({runs})."
-    base = next(
-        (other for other in rows if other.baseline and (other.data, other.student) == (row.data, row.student)), None
-    )
+    base = _baseline(row, rows)
     if base is None or row.difference is None:
         return text
     difference = row.difference
@@ -71,6 +117,8 @@ def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
     )
     if difference.low is not None and difference.high is not None:
         points += f", 95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}: {difference.verdict}"
+        if difference.verdict == "better" and difference.p_holm is not None and difference.p_holm > 1 - LEVEL:
+            points += f", but p is {difference.p_holm:.2f} once corrected for the number of methods (Holm)"
     return f"{text} Against {base.label}: {points}. {warning([base, row])}".strip()
 
 

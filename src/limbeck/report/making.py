@@ -80,10 +80,7 @@ def _of_run(run: Run) -> str:
 def _of_evaluation(evaluated: Evaluated) -> str:
     record = evaluated.record
     about = f"{', '.join(record.networks)} on {record.data}, {record.split}, {record.when or 'at an unknown time'}"
-    remarks = [*record.remarks, *(f"{part} was left out: {why}" for part, why in record.failures.items())]
-    items = "".join(f"<li>{html.escape(remark)}</li>" for remark in remarks)
-    said = f'<ul class="runs">{items}</ul>' if items else ""
     return (
         f"<details><summary><b>{html.escape(str(evaluated.path))}</b>: {html.escape(about)}</summary>\n"
-        f"<pre>{html.escape(record.command)}</pre>{_versions(record.versions)}{said}</details>"
+        f"<pre>{html.escape(record.command)}</pre>{_versions(record.versions)}</details>"
     )

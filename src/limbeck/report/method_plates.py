@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
 from limbeck.report.costs import macs_by_parameters
 from limbeck.report.curves import loss_curves, validation_curve
+from limbeck.report.evaluation.record import Record
 from limbeck.report.figures import Dots, Mark, Series, against, curves, dots, panels
 from limbeck.report.material import Material, Method
 from limbeck.report.plate_html import COLOURS
@@ -25,13 +26,22 @@ def accuracy_section(material: Material) -> list[Section]:
     plates: list[Plate | None] = []
     for number, ((data, student), contest) in enumerate(_contests(material.methods).items()):
         where = f"{student} on {data}"
-        teacher = next(
-            (row.test.mean for row in material.rows if row.is_teacher and row.data == data and row.test), None
-        )
+        teacher = _teacher(data, contest, material)
         plates += [_validation(f"validation{number}", where, contest), _tests(f"test{number}", where, contest, teacher)]
     names = dict.fromkeys(row.data for row in material.rows)
     plates += [_against_cost(f"cost{number}", data, material) for number, data in enumerate(names)]
     return _section("accuracy", "Accuracy", plates)
+
+
+def _teacher(data: str, contest: Sequence[Method], material: Material) -> float | None:
+    """The test accuracy of the teacher of all of these methods; None where there are several."""
+    names = {method.row.teacher for method in contest if method.row.teacher is not None}
+    found = [row.test.mean for row in material.rows if row.is_teacher and row.test and _is_one_of(row, data, names)]
+    return found[0] if len(names) == len(found) == 1 else None
+
+
+def _is_one_of(row: MethodRow, data: str, names: Collection[str]) -> bool:
+    return row.data == data and row.student in names
 
 
 def losses_section(material: Material) -> list[Section]:
@@ -138,15 +148,43 @@ def _tested(method: Method) -> list[float]:
 # Against cost
 
 
-def _against_cost(name: str, data: str, material: Material) -> Plate | None:
-    """Test accuracy against multiply-accumulates where evaluations counted them for all, else against parameters."""
+def has_operations_of(record: Record, material: Material) -> bool:
+    """Whether :func:`accuracy_section` draws all networks of an evaluation against multiply-accumulates, over seeds."""
+    found = _costs(record.data, material)
+    if found is None or not found.counted:
+        return False
+    drawn = {(row.is_teacher, row.student, row.parameters) for row in found.rows}
+    networks = record.networks.values()
+    return {(each.role == "teacher", each.model, each.parameters) for each in networks} <= drawn
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """The rows with a test on one data set, and what they cost by their parameters: operations where ``counted``."""
+
+    rows: Sequence[MethodRow]
+    costs: dict[int, int]
+    counted: bool
+
+
+def _costs(data: str, material: Material) -> _Costs | None:
+    """None where there is nothing to see: all cost the same, or none was trained here."""
     tested = [row for row in material.rows if row.data == data and row.test is not None and row.parameters]
     macs = macs_by_parameters(data, material.records)
     counted = all(row.parameters in macs for row in tested)
     costs = macs if counted else {row.parameters: row.parameters for row in tested}
     if len({costs[row.parameters] for row in tested}) < 2 or all(row.is_teacher for row in tested):
         return None
-    what = "multiply-accumulates" if counted else "parameters"
+    return _Costs(tested, costs, counted)
+
+
+def _against_cost(name: str, data: str, material: Material) -> Plate | None:
+    """Test accuracy against multiply-accumulates where evaluations counted them for all, else against parameters."""
+    found = _costs(data, material)
+    if found is None:
+        return None
+    tested, costs = found.rows, found.costs
+    what = "multiply-accumulates" if found.counted else "parameters"
     lines = _lines([row for row in tested if not row.is_teacher], costs)
     marks = [
         Mark(row.label, costs[row.parameters], 100 * row.test.mean) for row in tested if row.is_teacher and row.test

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from limbeck.errors import SettingError
 from limbeck.files import atomic_path
-from limbeck.report.plates import Palette, Plate, clipped, dashes, marker, style
+from limbeck.report.plates import Palette, Plate, clipped, dashes, marker, save
 
 PRINT = Palette("#000000", "#cccccc", ("#0072b2", "#c44e00", "#00805c", "#a3478a", "#8a6100", "#5252b8"))
 """Black on white, and the colours of the page in light."""
@@ -66,9 +64,7 @@ def _save(plate: Plate, path: Path, suffix: str) -> None:
     figure.patch.set_facecolor("white")
     if plate.legend:
         _add_legend(figure, plate)
-    undated: dict[str, Any] = {"Date": None} if suffix == "svg" else {"CreationDate": None}
-    with rc_context({**style(PRINT), "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": plate.name}):
-        figure.savefig(path, format=suffix, metadata=undated, bbox_inches="tight")
+    save(figure, path, PRINT, suffix, salt=plate.name, bbox_inches="tight")
 
 
 def _add_legend(figure: Figure, plate: Plate) -> None:
@@ -100,7 +96,9 @@ def _handle(number: int, marked: bool) -> Line2D:
 
 
 def _listed(named: Sequence[tuple[str, Plate]]) -> str:
-    lines = ["# Figures", "", "Made by `limbeck report --figures`; each is there as SVG and as PDF.", ""]
+    made = "Made by `limbeck report --figures`; each is there as SVG and as PDF."
+    boxes = "Letters that matplotlib's font lacks are boxes in a PDF, and whole in an SVG."
+    lines = ["# Figures", "", f"{made} {boxes}", ""]
     for name, plate in named:
         lines += [
             f"## {name}",

@@ -6,10 +6,9 @@ import html
 import io
 import re
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from limbeck.report.plates import Palette, Plate, dashes, style
+from limbeck.report.plates import Palette, Plate, dashes, save
 
 COLOURS = 6
 """How many colours of the page are for what is compared: ``--s0`` and on in page.css."""
@@ -66,17 +65,15 @@ def _stroke(number: int, colour: str) -> str:
 def _inline(figure: Figure, alternative: str, name: str) -> str:
     figure.patch.set_visible(False)
     buffer = io.StringIO()
-    # Text stays text: it can be found, copied and read aloud. The salt: the same page for the same runs.
-    with rc_context({**style(_STAND_INS), "svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    save(figure, buffer, _STAND_INS, "svg", salt=name)
     text = buffer.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 :]
     box = re.search(r'viewBox="[^"]+"', text)
     assert box is not None
     # The style element would hold for the whole page, and the metadata name addresses.
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
-    title = html.escape(alternative)
-    head = f'<svg role="img" aria-label="{title}" {box[0]} preserveAspectRatio="xMidYMid meet"><title>{title}</title>'
+    # No title element: browsers show it over the figure wherever the mouse rests, and this is a long text.
+    head = f'<svg role="img" aria-label="{html.escape(alternative)}" {box[0]} preserveAspectRatio="xMidYMid meet">'
     return head + _page_colours(_own_ids(body, name))
 
 

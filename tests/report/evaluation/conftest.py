@@ -91,7 +91,8 @@ def _network(who: str, accuracy: float) -> dict[str, Any]:
 def _classification(accuracy: float, classes: Sequence[str], numbers: random.Random) -> dict[str, Any]:
     shares = [min(1.0, max(0.0, round(accuracy + numbers.uniform(-0.2, 0.2), 2))) for _ in classes]
     listed = [{"name": name, "count": 40, "accuracy": share} for name, share in zip(classes, shares, strict=True)]
-    return {"balanced": accuracy, "count": 200, "top1": accuracy, "classes": listed, "confused": []}
+    confused = [{"label": one, "prediction": other, "count": 6} for one, other in itertools.pairwise(classes)][:20]
+    return {"balanced": accuracy, "count": 200, "top1": accuracy, "classes": listed, "confused": confused}
 
 
 def _scaled(accuracy: float) -> dict[str, Any]:
@@ -135,7 +136,11 @@ def _fidelity(classes: int, numbers: random.Random) -> dict[str, Any]:
         "correlation": {"procedure": "Pearson over all 200 samples", "mean": 0.0865, "maximum": 0.4, "matrix": matrix},
         "cka_embedding": 0.83,
         "cka_embedding_debiased": 0.81,
-        "cka_stages": [],
+        "cka_stages": [
+            {"student": own, "teacher": other, "cka": 0.66, "debiased": None if own == other else 0.44}
+            for own in ("stages.0", "stages.1")
+            for other in ("blocks.0", "stages.1")
+        ],
         "consistency_logits": consistency,
         "consistency_embedding": None,
     }

@@ -137,6 +137,7 @@ def test_alternatives_and_captions_hold_the_numbers(make: Make, section: str, nu
     [
         ("overview", ["icd-seed0", "small", "icd+kd", "1,442", "80.0 %", "100.0 %", "0.500", "70.0 %", "0.250"]),
         ("fidelity", ["icd-seed0", "70.0 %", "40.0 %", "0.250", "0.350", "0.810", "0.086", "0.081", "0.152", "0.230"]),
+        ("fidelity", ["icd-seed0, stages.1", "0.440", "0.660"]),
         ("retrieval", ["icd-seed0", "40.0 %", "80.0 %", "10.0 %"]),
         ("distribution", ["icd-seed0", "80.0 %", "40.0 %", "60.0 %", "70.0 %"]),
         ("transfer", ["icd-seed0", "40.0 %", "0.1", "26.7 %", "5", "61.0 %"]),
@@ -149,6 +150,10 @@ def test_tables_hold_the_figures(make: Make, section: str, row: list[str]) -> No
     rows = list(rows_of(sections_of(make())[section]))
 
     assert any(found[: len(row)] == row for found in rows), rows
+
+
+def test_an_evaluation_says_that_it_is_of_one_network_each(make: Make) -> None:
+    assert sections_of(make())["overview"].lead.startswith("200 images of 5 classes. Each row is one network:")
 
 
 def test_columns_without_a_figure_are_left_out(make: Make) -> None:
@@ -312,3 +317,34 @@ def test_the_heat_maps_of_all_students_have_one_scale(make: Make) -> None:
     limits = [plate.draw(LIGHT).axes[0].images[0].get_clim() for plate in plates]
     assert limits[0] == limits[1]
     assert limits[0][0] == 0
+
+
+def test_stages_that_were_not_compared_have_no_table(make: Make) -> None:
+    value = make_record()
+    value["fidelity"]["icd-seed0"]["cka_stages"] = []
+    assert "icd-seed0, stages.1" not in sections_of(make(**value))["fidelity"].html
+    value["fidelity"]["kd-seed0"]["cka_stages"] = []
+    assert "CKA by stage" not in sections_of(make(**value))["fidelity"].html
+
+
+def test_the_most_frequent_confusions_are_told(make: Make) -> None:
+    value = make_record(classes=[f"c{place}" for place in range(9)])
+    value["classification"]["kd-seed0"]["confused"] = []
+    words = "".join(Tags(sections_of(make(**value))["classes"].html).words)
+
+    assert "icd-seed0: c0 taken for c1 (6 of 40); c1 taken for c2 (6 of 40); " in words
+    assert "c4 taken for c5 (6 of 40)." in words
+    assert "c5 taken for c6" not in words
+    assert "kd-seed0:" not in words
+
+
+def test_a_plate_that_is_not_wanted_is_left_out(make: Make) -> None:
+    evaluated = make()
+    whole = {plate.name for plate in plates_of(evaluated)}
+    fewer = {
+        plate.name
+        for section in evaluation_sections(evaluated, leave_out=["cost-accuracy"])
+        for plate in section.plates
+    }
+
+    assert whole - fewer == {"evaluation-cost-accuracy"}

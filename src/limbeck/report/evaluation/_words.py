@@ -55,9 +55,19 @@ def in_order(record: Record, having: Collection[str]) -> list[str]:
     return [who for who in first + record.students if who in having]
 
 
+def teachers(record: Record) -> frozenset[str]:
+    """The teacher's name, if there is one: whose row stands back in a table."""
+    return frozenset() if record.teacher is None else frozenset({record.teacher})
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A share in [0, 1] as a percentage."""
     return f"{100 * share:.{digits}f} %"
+
+
+def three(value: float) -> str:
+    """A number with three decimals."""
+    return f"{value:.3f}"
 
 
 def points(difference: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from matplotlib.figure import Figure
 
 from limbeck.report.evaluation._draw import sheet
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
-from limbeck.report.evaluation._words import cast, in_order, percent, points
-from limbeck.report.evaluation.record import Record
+from limbeck.report.evaluation._words import Cast, cast, in_order, percent, points
+from limbeck.report.evaluation.record import Classification, Record
 from limbeck.report.figures import SIZE
 from limbeck.report.plates import Draw, Palette, Plate, clipped, quiet
 from limbeck.report.sections import Section
@@ -19,6 +20,7 @@ from limbeck.report.sections import Section
 _MOST = 10
 _MOST_ROWS = 100
 _UNFOLDED = 20
+_CONFUSED = 5
 _Z = 1.959963984540054  # of a 95 % interval
 
 
@@ -49,7 +51,7 @@ def classes(record: Record, prefix: str) -> list[Section]:
     if with_teacher and shown.students:
         lead = f"Each class's accuracy against the teacher's, on the same images.{shown.remark}"
     title = "Classes lost and gained" if plates else "Accuracy by class"
-    return [Section(f"{prefix}-classes", title, tuple(plates), _table(record), lead)]
+    return [Section(f"{prefix}-classes", title, tuple(plates), _table(record) + _confused(record, shown), lead)]
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -145,12 +147,28 @@ def _table(record: Record) -> str:
     left = len(first) - len(rows)
     remark = f" The {_MOST_ROWS} that lose the most are shown; {left:,} others are left out." if left else ""
     balanced = "; ".join(f"{who} {percent(mean)}" for who in shown if (mean := found[who].balanced) is not None)
-    words = f"Mean of the classes: {balanced or 'not known'}.{remark} Press a column's title to sort."
+    words = f"Mean of the classes: {balanced or 'not known'}.{remark}"
     body = table("Accuracy by class", columns, rows) + note(words)
     return (
         body
         if len(rows) <= _UNFOLDED
         else f"<details><summary>Accuracy of {len(rows)} classes</summary>\n{body}</details>"
+    )
+
+
+def _confused(record: Record, shown: Cast) -> str:
+    """A line a network: which classes it takes for which others, the most frequent first."""
+    assert record.classification is not None
+    found = {who: _told_confused(record.classification[who]) for who in shown.numbers}
+    lines = "".join(f"<li><b>{html.escape(who)}</b>: {html.escape(text)}.</li>" for who, text in found.items() if text)
+    return f'<p class="note">Most often confused:</p>\n<ul class="runs">{lines}</ul>' if lines else ""
+
+
+def _told_confused(found: Classification) -> str:
+    images = {each.name: each.count for each in found.classes}
+    return "; ".join(
+        f"{each.label} taken for {each.prediction} ({each.count:,} of {images.get(each.label, each.count):,})"
+        for each in found.confused[:_CONFUSED]
     )
 
 

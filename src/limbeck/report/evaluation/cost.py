@@ -10,10 +10,13 @@ from matplotlib.ticker import EngFormatter
 
 from limbeck.report.evaluation._draw import Dots, dot_figure, over_decades, sheet
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
-from limbeck.report.evaluation._words import cast, in_order, percent
+from limbeck.report.evaluation._words import cast, in_order, percent, teachers
 from limbeck.report.evaluation.record import Cost, Costs, Latency, Ratios, Record
 from limbeck.report.plates import Draw, Palette, Plate, clipped, marker, quiet
 from limbeck.report.sections import Section
+
+ACCURACY_AGAINST_COST = "cost-accuracy"
+"""The plate that a comparison's own may stand for."""
 
 _SIZE = (4.4, 3.3)
 _BESIDE = 3.0  # points within so many times each other's cost have their names in one column
@@ -24,13 +27,12 @@ def cost(record: Record, prefix: str) -> list[Section]:
     costs = record.cost
     if costs is None or not costs.networks:
         return []
-    plates = [_against(record, costs, f"{prefix}-cost-accuracy")]
+    plates = [_against(record, costs, f"{prefix}-{ACCURACY_AGAINST_COST}")]
     sizes = dict.fromkeys(each.batch for one in costs.networks.values() for each in one.latency)
     plates += [_latency(record, costs, size, f"{prefix}-latency-{size}") for size in sizes]
     shown = in_order(record, costs.networks)
-    teacher = frozenset() if record.teacher is None else frozenset({record.teacher})
     rows = [_row(who, costs.networks[who], list(sizes)) for who in shown]
-    body = table("Cost of the networks", _columns(list(sizes)), rows, teacher)
+    body = table("Cost of the networks", _columns(list(sizes)), rows, teachers(record))
     body += _ratios(record, costs, list(sizes))
     lead = (
         f"Operations of one image; time and memory measured on {costs.device}, the networks in turn, preprocessing left out."

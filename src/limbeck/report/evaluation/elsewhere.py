@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
-from limbeck.report.evaluation._words import in_order, percent
+from limbeck.report.evaluation._words import in_order, percent, teachers
 from limbeck.report.evaluation.record import Record, Transfer
 from limbeck.report.sections import Section
 
@@ -51,7 +51,7 @@ def _distribution(record: Record) -> _Part:
     ]
     others = "; ".join(dict.fromkeys(found[who].other for who in shown))
     lead = f"Whether a network is less sure of images of none of its classes: {others}. Nothing was fitted to them."
-    return name, title, lead, table(title, columns, rows, _teacher(record))
+    return name, title, lead, table(title, columns, rows, teachers(record))
 
 
 def _retrieval(record: Record) -> _Part:
@@ -75,7 +75,7 @@ def _retrieval(record: Record) -> _Part:
     ]
     count = max(found[who].queries for who in shown)
     lead = f"Each of {count:,} images is a query among all others, by cosine; those of its class should come first."
-    return name, title, lead, table(title, columns, rows, _teacher(record))
+    return name, title, lead, table(title, columns, rows, teachers(record))
 
 
 def _transfer(record: Record) -> _Part:
@@ -101,7 +101,7 @@ def _transfer(record: Record) -> _Part:
     words = (
         "" if frozen is None else f"{frozen.train + frozen.validation:,} images to fit on, {frozen.test:,} to test on."
     )
-    body = table(title, columns, rows, _teacher(record)) + (note(words) if words else "")
+    body = table(title, columns, rows, teachers(record)) + (note(words) if words else "")
     return name, f"{title}{other}", lead, body
 
 
@@ -113,7 +113,3 @@ def _transfer_row(who: str, found: Transfer) -> list[Cell]:
         cells.append(figure(None if probe is None else probe.accuracy, percent))
         cells.append(figure(None if probe is None else probe.setting, lambda value: f"{value:g}"))
     return [*cells, figure(None if authors is None else authors.accuracy, percent)]
-
-
-def _teacher(record: Record) -> frozenset[str]:
-    return frozenset() if record.teacher is None else frozenset({record.teacher})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
-from limbeck.report.evaluation._words import in_order, percent
+from limbeck.report.evaluation._words import in_order, percent, three
 from limbeck.report.evaluation.record import Consistency, Fidelity, Record
 from limbeck.report.sections import Section
 
@@ -44,7 +46,7 @@ def fidelity(record: Record, prefix: str) -> list[Section]:
         Section(
             f"{prefix}-fidelity",
             "Fidelity to the teacher",
-            html=table("Fidelity to the teacher", _COLUMNS, rows) + note(words),
+            html=table("Fidelity to the teacher", _COLUMNS, rows) + note(words) + _stages(found, shown),
             lead=lead,
         )
     ]
@@ -52,15 +54,15 @@ def fidelity(record: Record, prefix: str) -> list[Section]:
 
 def _row(who: str, found: Fidelity) -> list[Cell]:
     # A record of few images has none without its bias.
-    cka = found.cka_embedding if found.cka_embedding_debiased is None else found.cka_embedding_debiased
+    cka = _either(found.cka_embedding_debiased, found.cka_embedding)
     counts = (found.kept, found.lost, found.gained, found.both_wrong)
     return [
         Cell(who),
         figure(found.agreement, percent),
         figure(found.agreement_where_wrong, percent),
-        *(figure(value, _three) for value in (found.kl, found.reverse_kl, cka, found.correlation.mean)),
-        *(figure(each.mean, _three) for each in (found.correlation_paper_2024, found.correlation_paper_2025)),
-        *(figure(_asymmetry(each), _three) for each in (found.consistency_logits, found.consistency_embedding)),
+        *(figure(value, three) for value in (found.kl, found.reverse_kl, cka, found.correlation.mean)),
+        *(figure(each.mean, three) for each in (found.correlation_paper_2024, found.correlation_paper_2025)),
+        *(figure(_asymmetry(each), three) for each in (found.consistency_logits, found.consistency_embedding)),
         *(figure(count, lambda value: f"{value:,.0f}") for count in counts),
     ]
 
@@ -69,5 +71,26 @@ def _asymmetry(found: Consistency | None) -> float | None:
     return None if found is None else found.asymmetry
 
 
-def _three(value: float) -> str:
-    return f"{value:.3f}"
+def _either(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first
+
+
+def _stages(found: Mapping[str, Fidelity], shown: Sequence[str]) -> str:
+    """CKA of each student's stage (a row) and each of the teacher's (a column); nothing where no stages were compared."""
+    known = {
+        who: {(each.student, each.teacher): _either(each.debiased, each.cka) for each in found[who].cka_stages}
+        for who in shown
+    }
+    theirs = dict.fromkeys(teacher for pairs in known.values() for _, teacher in pairs)
+    rows = [
+        [Cell(f"{who}, {own}"), *(figure(pairs.get((own, teacher)), three) for teacher in theirs)]
+        for who, pairs in known.items()
+        for own in dict.fromkeys(student for student, _ in pairs)
+    ]
+    if not rows:
+        return ""
+    columns = [Column("student's stage", "The student and the layer's path", number=False)]
+    columns += [Column(f"teacher's {name}", f"CKA with the teacher's {name}; 1 is the most") for name in theirs]
+    words = "Linear CKA of the stages, each map averaged over its positions."
+    body = table("CKA by stage", columns, rows) + note(words)
+    return f"<details><summary>CKA by stage</summary>\n{body}</details>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 
 from limbeck.report.evaluation._tables import Cell, Column, figure, table
-from limbeck.report.evaluation._words import in_order, percent
+from limbeck.report.evaluation._words import in_order, percent, teachers, three
 from limbeck.report.evaluation.record import Network, Record
 from limbeck.report.sections import Section
 
@@ -27,9 +27,10 @@ def overview(record: Record, prefix: str) -> Section:
     counts = {network.count for network in record.networks.values()}
     images = f"{counts.pop():,} images" if len(counts) == 1 else "images"
     classes = f"{len(record.classes):,} class{'es' if len(record.classes) != 1 else ''}"
-    lead = f"{images[0].upper()}{images[1:]} of {classes}."
+    one = "Each row is one network: how far other seeds are from it is not shown."
+    lead = f"{images[0].upper()}{images[1:]} of {classes}. {one}"
     rows = [_row(who, record.networks[who]) for who in in_order(record, record.networks)]
-    found = table("Networks that were evaluated", _COLUMNS, rows, _teachers(record))
+    found = table("Networks that were evaluated", _COLUMNS, rows, teachers(record))
     return Section(
         f"{prefix}-overview",
         f"Evaluation: {record.data}, {record.split} split",
@@ -46,14 +47,10 @@ def _row(who: str, network: Network) -> list[Cell]:
         figure(network.parameters, lambda value: f"{value:,.0f}"),
         figure(network.accuracy, percent),
         figure(network.top5, percent),
-        figure(network.nll, lambda value: f"{value:.3f}"),
+        figure(network.nll, three),
         figure(network.agreement, percent),
-        figure(network.kl, lambda value: f"{value:.3f}"),
+        figure(network.kl, three),
     ]
-
-
-def _teachers(record: Record) -> frozenset[str]:
-    return frozenset() if record.teacher is None else frozenset({record.teacher})
 
 
 def _missing(record: Record) -> str:

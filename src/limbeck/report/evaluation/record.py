@@ -69,11 +69,24 @@ class ClassAccuracy:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """How many images of class ``label`` were taken for ``prediction``."""
+
+    label: str
+    prediction: str
+    count: Count
+
+
+@dataclass(frozen=True)
 class Classification:
-    """Accuracy by class, in the order of the labels; balanced: mean of the classes that have images."""
+    """Accuracy by class, in the order of the labels; balanced: mean of the classes that have images.
+
+    confused: the most frequent mistakes, the most frequent first.
+    """
 
     classes: tuple[ClassAccuracy, ...]
     balanced: Share | None = None
+    confused: tuple[Confusion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,16 @@ class Consistency:
 
 
 @dataclass(frozen=True)
+class StageCka:
+    """Linear CKA of a student's stage and a teacher's, with and without the bias of few samples; None where there is none."""
+
+    student: str
+    teacher: str
+    cka: Number | None
+    debiased: Number | None
+
+
+@dataclass(frozen=True)
 class Fidelity:
     """A student against its teacher."""
 
@@ -146,6 +169,7 @@ class Fidelity:
     retention: Number | None = None
     cka_embedding: Number | None = None
     cka_embedding_debiased: Number | None = None
+    cka_stages: tuple[StageCka, ...] = ()
     consistency_logits: Consistency | None = None
     consistency_embedding: Consistency | None = None
 

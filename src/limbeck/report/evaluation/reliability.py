@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from limbeck.report.evaluation._draw import Line, sheet, trace
 from limbeck.report.evaluation._tables import Cell, Column, figure, table
-from limbeck.report.evaluation._words import cast, in_order, percent
+from limbeck.report.evaluation._words import cast, in_order, percent, teachers, three
 from limbeck.report.evaluation.record import Calibration, Record, Scaled
 from limbeck.report.plates import Draw, Palette, Plate, quiet
 from limbeck.report.sections import Section
@@ -35,12 +35,11 @@ def reliability(record: Record, prefix: str) -> list[Section]:
     shown = cast(record, found)
     plates = tuple(_plate(who, found[who], f"{prefix}-reliability-{n}") for who, n in shown.numbers.items())
     rows = [_row(who, found[who]) for who in in_order(record, found)]
-    teacher = frozenset() if record.teacher is None else frozenset({record.teacher})
     lead = (
         "Points on the dashed diagonal are as right as they are sure; below it a network is too sure. The bars show how many "
         f"images have that confidence.{shown.remark}"
     )
-    body = table("Calibration", _COLUMNS, rows, teacher)
+    body = table("Calibration", _COLUMNS, rows, teachers(record))
     return [Section(f"{prefix}-reliability", "Calibration", plates, body, lead)]
 
 
@@ -115,14 +114,10 @@ def _row(who: str, found: Scaled) -> list[Cell]:
         Cell(who),
         figure(found.raw.ece, percent),
         figure(found.raw.mce, percent),
-        figure(found.raw.nll, _three),
-        figure(found.raw.brier, _three),
+        figure(found.raw.nll, three),
+        figure(found.raw.brier, three),
         figure(found.temperature, lambda value: f"{value:.2f}"),
         figure(None if after is None else after.ece, percent),
-        figure(None if after is None else after.nll, _three),
-        figure(None if after is None else after.brier, _three),
+        figure(None if after is None else after.nll, three),
+        figure(None if after is None else after.brier, three),
     ]
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}"

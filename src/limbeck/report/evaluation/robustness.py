@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from limbeck.report.evaluation._draw import Dots, Line, dot_figure, line_figure
 from limbeck.report.evaluation._tables import Cell, Column, figure, table
-from limbeck.report.evaluation._words import Cast, cast, in_order, percent
+from limbeck.report.evaluation._words import Cast, cast, in_order, percent, teachers
 from limbeck.report.evaluation.record import Attacked, Corrupted, Record, Robustness
 from limbeck.report.plates import Plate
 from limbeck.report.sections import Section
@@ -41,13 +41,18 @@ def robustness(record: Record, prefix: str) -> list[Section]:
         for number, name in enumerate(attacks)
     ]
     rows = [_row(who, found[who]) for who in in_order(record, found)]
-    teacher = frozenset() if record.teacher is None else frozenset({record.teacher})
     lead = (
         f"On {max(each.count for each in found.values()):,} images. Severity 0 and budget 0 are the images as they are."
         f"{shown.remark}"
     )
     return [
-        Section(f"{prefix}-robustness", "Robustness", tuple(plates), table("Robustness", _COLUMNS, rows, teacher), lead)
+        Section(
+            f"{prefix}-robustness",
+            "Robustness",
+            tuple(plates),
+            table("Robustness", _COLUMNS, rows, teachers(record)),
+            lead,
+        )
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from limbeck.report.evaluation.classes import classes
 from limbeck.report.evaluation.correlation import correlation
@@ -30,10 +31,18 @@ _PARTS: Sequence[Callable[[Record, str], list[Section]]] = (
 )
 
 
-def evaluation_sections(record: Evaluated, prefix: str = "evaluation") -> list[Section]:
+def evaluation_sections(
+    record: Evaluated, prefix: str = "evaluation", leave_out: Collection[str] = ()
+) -> list[Section]:
     """What one evaluation has to show; a part that it does not have gives no section.
 
     prefix: letters, digits and hyphens; begins the names of all sections and plates, which are unique for each prefix.
+    leave_out: names of plates, without the prefix, that are not wanted.
     """
     found = [section for part in _PARTS for section in part(record.record, prefix)]
-    return [overview(record.record, prefix), *found]
+    unwanted = {f"{prefix}-{name}" for name in leave_out}
+    kept = [
+        replace(section, plates=tuple(plate for plate in section.plates if plate.name not in unwanted))
+        for section in found
+    ]
+    return [overview(record.record, prefix), *kept]
