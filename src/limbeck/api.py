@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from limbeck.combination import Combination, teacher_name
 from limbeck.comparison import Comparison, run_comparison
 from limbeck.config import CompareSettings, DistillSettings, TrainSettings
 from limbeck.contest import Contest, Student
@@ -22,7 +23,7 @@ Data = str | ImageData | Loaders | DataLoader[Any]
 
 
 def distill(
-    teacher: nn.Module | str,
+    teacher: nn.Module | str | Combination,
     student: nn.Module | str,
     data: Data = "digits",
     objective: Objective | str = "icd+kd",
@@ -36,7 +37,8 @@ def distill(
 
     Args:
         teacher: a network that returns logits (B, C), or its name with weights, as in "resnet32x4@teacher.safetensors". It is
-            put in eval mode and never changes.
+            put in eval mode and never changes. Several are one by a rule, as in "mean(runs/one, runs/two)" or
+            :class:`~limbeck.combination.Combination`.
         student: a network or a name. A network given is trained in place.
         data: a data set's name, an :class:`~limbeck.data.ImageData`, or a loader of (inputs, labels) batches whose inputs go
             to both networks as they are; ``Loaders(train, validation, test)`` for more than a training set.
@@ -77,7 +79,7 @@ def train(
 
 
 def compare(
-    teacher: nn.Module | str,
+    teacher: nn.Module | str | Combination,
     students: Student | Sequence[Student],
     data: Data = "digits",
     objectives: Sequence[Objective | str] | str = ("icd", "icd+kd"),
@@ -115,7 +117,7 @@ def compare(
             raise SettingError(f"{name} is given twice.")
     made = CompareSettings.make({**values, "student": names, "objectives": texts})
     words = {"data": data.name} if isinstance(data, ImageData) else {} if isinstance(data, str) else {"data": "loader"}
-    made = made.model_copy(update={**words, "teacher": made.teacher or type(teacher).__name__})
+    made = made.model_copy(update={**words, "teacher": made.teacher or teacher_name(teacher)})
     contest = Contest(made, teacher, several, listed, _data(data))
     return run_comparison(contest, folder=made.name is not None, callbacks=callbacks)
 

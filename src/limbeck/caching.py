@@ -12,6 +12,7 @@ from limbeck.config import TeacherSettings
 from limbeck.data import ImageSplit
 from limbeck.errors import CacheError, SettingError
 from limbeck.feeds import Feeds, unchanged_batches
+from limbeck.fingerprint import of_module
 from limbeck.matching import Names
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
@@ -113,6 +114,7 @@ class Caches:
             precision=settings.precision,
             dtype=settings.cache_dtype,
             logits=logits,
+            beside=_described(self.network),
         )
         folder = self.folder / name
         cache = find_cache(folder, identity)
@@ -139,6 +141,14 @@ class Caches:
         # Batches as large as in training: larger ones would be the peak of the memory.
         size = self.settings.batch_size
         return write_cache(folder, plan, batches, self.compute, batch_size=size, on_progress=_Progress(self.say))
+
+
+def _described(network: Network) -> str:
+    """The teachers beside the principal one and how all of them become one, in words and digits; empty for one teacher."""
+    if network.rule is None:
+        return ""
+    others = [f"{of_module(each.tapped.network)} of {each.preprocess!r}" for each in network.beside]
+    return f"{network.rule.name}({network.rule}) with {', '.join(others)}"
 
 
 class _Progress:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from limbeck.combination import Combination
 from limbeck.config import CompareSettings, DistillSettings, MemberSettings, TeacherSettings, TrainSettings
 from limbeck.data import ImageData
 from limbeck.errors import SettingError
@@ -28,7 +29,7 @@ class Contest:
     """What is compared. Networks may be text; students also functions that make them; objectives text or objects."""
 
     settings: CompareSettings
-    teacher: str | nn.Module
+    teacher: str | nn.Module | Combination
     students: Sequence[Student]
     objectives: Sequence[str | Objective]
     data: ImageData | Loaders | None = None

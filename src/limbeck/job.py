@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from limbeck.combination import Combination, teacher_name
 from limbeck.config import DistillSettings, RunSettings, TrainSettings
 from limbeck.data import ImageData
 from limbeck.engine.trainable import Stage
@@ -45,7 +46,7 @@ class Job:
     """
 
     student: str | nn.Module | Callable[[], nn.Module]
-    teacher: str | nn.Module | None
+    teacher: str | nn.Module | Combination | None
     objective: str | Objective
     settings: RunSettings
     data: ImageData | Loaders | None = None
@@ -66,7 +67,7 @@ class Job:
         words: dict[str, Any] = {"data": data}
         student = self.student_name
         if isinstance(self.settings, DistillSettings):
-            words |= {"student": student, "teacher": named(self.teacher, type(self.teacher).__name__)}
+            words |= {"student": student, "teacher": named(self.teacher, teacher_name(self.teacher))}
             words |= {"objective": named(self.objective, str(objective))}
         elif isinstance(self.settings, TrainSettings):
             words |= {"model": student}

@@ -19,6 +19,7 @@ from limbeck.models.spec import parse_spec
 from limbeck.runs import STUDENT
 from limbeck.signals import Batch
 from limbeck.taps import Tapped, evaluating, find_classifier
+from limbeck.teachers.rules import Rule
 
 _CARD = "limbeck"
 _COLOURS = 3
@@ -29,16 +30,25 @@ class Network:
     """A tapped network and the module that makes its input.
 
     name: how it was asked for, or its class. preprocess: from the batch's inputs to the network's input.
+    beside, rule: where a teacher is several networks, those beside this one, and how their logits become one answer.
     """
 
     name: str
     tapped: Tapped
     preprocess: nn.Module
+    beside: tuple[Network, ...] = ()
+    rule: Rule | None = None
 
     @property
     def parameters(self) -> int:
-        """How many numbers it holds."""
-        return sum(parameter.numel() for parameter in self.tapped.network.parameters())
+        """How many numbers it holds, those of networks beside it among them."""
+        own = sum(parameter.numel() for parameter in self.tapped.network.parameters())
+        return own + sum(other.parameters for other in self.beside)
+
+    @property
+    def all(self) -> tuple[Network, ...]:
+        """Itself and the networks beside it."""
+        return (self, *self.beside)
 
 
 def open_network(
@@ -115,12 +125,24 @@ def _create(model: str, who: str, data: ImageData, image_size: int | None) -> Cr
         created = create_model(text, num_classes=len(data.classes), in_channels=data.in_channels, image_size=side)
     except LimbeckError as error:
         raise type(error)(f"{who}: {error}") from None
+    _check_order(read_card(created.weights or ""), data, created.name, who)
     if who == "teacher" and created.new_classifier:
         raise WeightsError(
             f"teacher: the published weights of {created.name} are for other classes than the {len(data.classes)} of "
             f"{data.name}, so its classifier would be random; fine-tune it first with 'limbeck train --model {model}'."
         )
     return created
+
+
+def _check_order(facts: Mapping[str, Any], data: ImageData, name: str, who: str) -> None:
+    """Weights that know the names of their classes must have them in the order of the data's."""
+    known = [str(each) for each in facts.get("classes") or ()]
+    if sorted(known) == sorted(data.classes) and known != list(data.classes):
+        first = next(number for number, pair in enumerate(zip(known, data.classes, strict=True)) if pair[0] != pair[1])
+        raise WeightsError(
+            f"{who}: {name} was trained on the same classes in another order: class {first} is '{known[first]}' there and "
+            f"'{data.classes[first]}' in {data.name}."
+        )
 
 
 def _declared_input(network: nn.Module, who: str) -> InputSpec | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from limbeck import losses
 from limbeck.caching import Caches, check_cachable
+from limbeck.combination import Combination, check_same_classes, open_teacher
 from limbeck.config import RunSettings
 from limbeck.data import FileBatches, ImageData, ResidentBatches
 from limbeck.data.seeds import mix
@@ -25,16 +28,15 @@ from limbeck.engine.runtime import make_accelerator
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import NonFiniteError, SettingError, TapError, TeacherError
 from limbeck.evaluate import Score, score
-from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data
+from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data, unchanged_batches
 from limbeck.job import Job, Loaders, Plan, plan_of
 from limbeck.matching import Names, connect, constants
 from limbeck.networks import Network, checkpoint_gradients, open_network, share_preprocess
 from limbeck.random_state import RandomState
 from limbeck.runs import RunFolder
 from limbeck.signals import Batch, Signals
-from limbeck.taps import Tapped
 from limbeck.tasks.vision import Seen, VisionTask
-from limbeck.teachers import CachedTeacher, FrozenTeacher, NoTeacher, Teacher, check_above_chance
+from limbeck.teachers import CachedTeacher, CombinedTeacher, FrozenTeacher, NoTeacher, Teacher, check_above_chance
 from limbeck.teachers.inference import for_inference
 
 logger = logging.getLogger("limbeck")
@@ -96,6 +98,7 @@ class Session:
             needs = frozenset[str]().union(*(plan.needs for plan in plans))
             check_cachable(self.distill, self.feeds, needs)
             self.network = self._open_teacher(job.teacher, needs)
+            self._check_teachers(self.network)
         self.teacher: Teacher = NoTeacher()
         self._told: tuple[Names, Signals] | None = None
         self._teacher_score: Score | None = None
@@ -136,10 +139,18 @@ class Session:
             raise SettingError("epochs is not given; a loader of your own has no usual number.")
         return self.feeds.data.recipe.epochs
 
-    def _open_teacher(self, teacher: str | nn.Module, needs: frozenset[str]) -> Network:
+    def _open_teacher(self, teacher: str | nn.Module | Combination, needs: frozenset[str]) -> Network:
+        network = open_teacher(
+            teacher, lambda model, principal: self._open_one(model, needs if principal else frozenset())
+        )
+        self._networks.extend(network.all)
+        self.say(f"teacher     {network.name}: {network.parameters:,} parameters")
+        return network
+
+    def _open_one(self, model: str | nn.Module, needs: frozenset[str]) -> Network:
         def opened(embedding: bool) -> Network:
             return open_network(
-                teacher,
+                model,
                 who="teacher",
                 data=self.feeds.data,
                 probe=self.probe,
@@ -149,10 +160,27 @@ class Session:
                 image_size=self.distill.teacher_size,
             )
 
-        network = self._with_embedding_if_possible(opened) if not needs & _EMBEDDED else opened(True)
-        self._networks.append(network)
-        self.say(f"teacher     {network.name}: {network.parameters:,} parameters")
-        return network
+        return self._with_embedding_if_possible(opened) if not needs & _EMBEDDED else opened(True)
+
+    def _check_teachers(self, network: Network) -> None:
+        """Several teachers must tell the same classes apart, and a rule that changes over time cannot be cached."""
+        if network.rule is None:
+            return
+        if not network.rule.cachable and self.distill.teacher_cache is not None:
+            raise SettingError(
+                f"teacher_cache: the answers of '{network.rule.name}' change from epoch to epoch, so they cannot be kept; "
+                "train without a cache."
+            )
+        if network.rule.needs_losses and self.feeds.data is None:
+            raise SettingError(
+                f"teacher: '{network.rule.name}' measures every training sample, which a loader of your own does not tell: "
+                "give the data by name or as ImageData."
+            )
+        counts = {}
+        for number, each in enumerate(network.all, 1):
+            logits = FrozenTeacher(each.tapped).signals(self._task_of(each).inputs(self.probe), self.probe).logits
+            counts[f"teacher {number}"] = 0 if logits is None else logits.shape[-1]
+        check_same_classes(counts)
 
     def _with_embedding_if_possible(self, opened: Callable[[bool], Network]) -> Network:
         # A cache keeps the embedding for later runs too, where the teacher has one.
@@ -164,7 +192,9 @@ class Session:
     @property
     def teacher_task(self) -> VisionTask:
         """How the teacher sees a batch; as the students do where there is none."""
-        network = self.network or self._networks[0]
+        return self._task_of(self.network or self._networks[0])
+
+    def _task_of(self, network: Network) -> VisionTask:
         return VisionTask(network.preprocess, self.channels_last)
 
     def teacher_logits(self, split: str) -> Callable[[Batch], Tensor]:
@@ -172,7 +202,7 @@ class Session:
         known = self._known_logits(split)
 
         def predict(batch: Batch) -> Tensor:
-            signals = self._live(batch) if known is None else known.signals(batch.inputs, batch)
+            signals = self._live(batch, training=False) if known is None else known.signals(batch.inputs, batch)
             assert signals.logits is not None
             return signals.logits.to(self.device)
 
@@ -183,17 +213,33 @@ class Session:
         images = None if data is None else {"validation": data.val, "test": data.test}.get(split)
         if self.distill.teacher_cache is None or images is None:
             return None
-        return self._caches().of_evaluation(split, images)
+        return self._caches(training=False).of_evaluation(split, images)
 
-    def _live(self, batch: Batch) -> Signals:
+    def _live(self, batch: Batch, *, training: bool) -> Signals:
         assert self.network is not None
         batch = batch.to(self.device)
         with self.accelerator.autocast():
-            return FrozenTeacher(self.network.tapped).signals(self.teacher_task.inputs(batch), batch)
+            teacher = self._teacher_of([each.tapped for each in self.network.all], training=training)
+            return teacher.signals(self.teacher_task.inputs(batch), batch)
 
-    def _caches(self) -> Caches:
+    def _teacher_of(self, modules: Sequence[nn.Module], *, training: bool) -> Teacher:
+        """The teacher that these modules make, which stand for its networks."""
+        network = self.network
+        assert network is not None
+        first, *others = (FrozenTeacher(module) for module in modules)
+        if network.rule is None:
+            return first
+        asks = [self._ask(other, self._task_of(each)) for other, each in zip(others, network.beside, strict=True)]
+        return CombinedTeacher(first, asks, network.rule, training=training)
+
+    def _ask(self, teacher: Teacher, task: VisionTask) -> Callable[[Tensor, Batch], Signals]:
+        same = task == self.teacher_task
+        return lambda inputs, batch: teacher.signals(inputs if same else task.inputs(batch), batch)
+
+    def _caches(self, *, training: bool) -> Caches:
         assert self.network is not None
-        return Caches(self.distill, self.feeds, self.network, self._live, self.device, self.say)
+        compute = partial(self._live, training=training)
+        return Caches(self.distill, self.feeds, self.network, compute, self.device, self.say)
 
     def ready_teacher(self, plans: Sequence[Plan], names: Sequence[Names]) -> None:
         """Choose where the teacher's answers come from in training, once it is known what all students need of it.
@@ -206,11 +252,36 @@ class Session:
         if self.network is None or not any(plan.needs_teacher for plan in plans):
             self.teacher = NoTeacher()
         elif self.distill.teacher_cache is None:
-            self.teacher = FrozenTeacher(self._for_inference(self.network.tapped))
+            modules = [self._for_inference(each) for each in self.network.all]
+            self.teacher = self._teacher_of(modules, training=True)
+            self._prepare_rule(self.network)
         else:
             assert isinstance(self.feeds.train, ResidentBatches | FileBatches)
             needs = frozenset[str]().union(*(plan.needs for plan in plans))
-            self.teacher = self._caches().of_training(self.feeds.train, needs, names)
+            self.teacher = self._caches(training=True).of_training(self.feeds.train, needs, names)
+
+    def _prepare_rule(self, network: Network) -> None:
+        """Tell a rule that asks for it how hard each training sample is for each teacher."""
+        if network.rule is None or not network.rule.needs_losses:
+            return
+        data = self.feeds.data
+        assert data is not None
+        batches = unchanged_batches(data, data.train, self.settings, self.device)
+        members = list(network.all)
+        members.insert(network.rule.principal % len(members), members.pop(0))
+        costs: list[Tensor] = []
+        self.say(
+            f"            how hard each of {len(data.train):,} training images is for {len(members)} experts is measured"
+        )
+        for batch in batches.at(_in_order(len(data.train), self.settings.batch_size)):
+            batch = batch.to(self.device)
+            with self.accelerator.autocast():
+                told = [
+                    FrozenTeacher(each.tapped).signals(self._task_of(each).inputs(batch), batch) for each in members
+                ]
+            logits = [each.logits for each in told if each.logits is not None]
+            costs.append(torch.stack([losses.cross_entropy(each.float(), batch.labels) for each in logits]).cpu())
+        network.rule.prepare(torch.cat(costs, dim=1), data.train.index)
 
     def score_teacher(self) -> Score | None:
         """The teacher's score on the validation split, or on some training samples without one; checked, and once only.
@@ -305,7 +376,7 @@ class Session:
             network.tapped.to(memory_format=torch.channels_last)
         ratio = ""
         if self.network is not None:
-            if self.network.tapped.network is network.tapped.network:
+            if any(each.tapped.network is network.tapped.network for each in self.network.all):
                 raise SettingError("teacher and student are the same module; the teacher must stay as it is.")
             ratio = f", the teacher's {self.network.parameters / max(1, network.parameters):.1f} times as many"
         say(f"{who:<11} {network.name}: {network.parameters:,} parameters{ratio}")
@@ -346,11 +417,11 @@ class Session:
 
     # -- speed ---------------------------------------------------------------------------------------------------------
 
-    def _for_inference(self, tapped: Tapped) -> nn.Module:
+    def _for_inference(self, network: Network) -> nn.Module:
         """The teacher as it is asked in training: what it must record is known by now."""
-        inputs = self.teacher_task.inputs(self.probe)
+        inputs = self._task_of(network).inputs(self.probe)
         with self.accelerator.autocast():
-            return for_inference(tapped, inputs, compile=self.settings.compile, say=logger.info)
+            return for_inference(network.tapped, inputs, compile=self.settings.compile, say=logger.info)
 
     def choose(self, plan: Plan) -> dict[str, Any]:
         """The settings that are left to be measured, as they are from now on: memory order and precision.
@@ -378,7 +449,8 @@ class Session:
         self.distill = self.distill.model_copy(update={"precision": settings.precision})
         self.channels_last = layout.channels_last
         if layout.channels_last and self.network is not None:
-            self.network.tapped.to(memory_format=torch.channels_last)
+            for each in self.network.all:
+                each.tapped.to(memory_format=torch.channels_last)
             self._told = None
 
     def _measured(self, plan: Plan, simplest: Layout, open_: set[str]) -> Layout:
@@ -388,7 +460,7 @@ class Session:
         told = Signals() if teacher is None else self._ask_teacher(teacher, seen).renamed(learner.names)
         parts = [training_step(learner.trainable, seen.by(learner.task), told, self.probe)]
         if teacher is not None and self.distill.teacher_cache is None:
-            parts.append(forward_pass(teacher.tapped, seen.by(self.teacher_task)))
+            parts += [forward_pass(each.tapped, seen.by(self._task_of(each))) for each in teacher.all]
         images = seen.by(learner.task).ndim == 4
         layouts = [
             Layout(last, half)
@@ -411,6 +483,12 @@ class Session:
         """Everything is checked and training begins: feature maps of the probe are let go."""
         self._told = None
         give_back_memory()
+
+
+def _in_order(samples: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """All places of a split, in order, each in its only slot."""
+    for places in torch.arange(samples).split(size):
+        yield places, torch.zeros_like(places)
 
 
 def _feeds_of(data: ImageData | Loaders, settings: RunSettings, device: torch.device) -> Feeds:

@@ -125,6 +125,7 @@ class Loop:
     def _run_stage(self, stage: Stage, interrupt: InterruptGuard, started: float) -> None:
         self._prepare()
         for epoch in range(self.position.epoch, stage.epochs):
+            self.teacher.start_epoch(epoch + 1, stage.epochs)
             for learner in self.active:
                 learner.start_epoch(epoch)
             for batch in self.batches.epoch(epoch, start=self.position.batch):
@@ -213,8 +214,9 @@ class Loop:
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         if self.settings.accumulation == 1:
             return [batch]
-        size = math.ceil(len(batch) / self.settings.accumulation)
-        return [batch[start : start + size] for start in range(0, len(batch), size)]
+        samples = len(batch) // batch.copies
+        size = math.ceil(samples / self.settings.accumulation)
+        return [batch.samples(slice(start, start + size)) for start in range(0, samples, size)]
 
     def _blame_teacher(self) -> str:
         if self.batch is None:

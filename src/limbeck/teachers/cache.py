@@ -43,6 +43,7 @@ _WORDS = {
     "precision": "the precision of the teacher's forward pass",
     "dtype": "the stored dtype",
     "logits": "how logits are stored",
+    "beside": "the teachers beside the first",
     "format": "the version of the cache format",
 }
 _DIGITS = 12
@@ -78,6 +79,7 @@ class Identity:
     dtype: str
     logits: str
     format: int = FORMAT
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,14 @@ def identify(
     precision: str = "fp32",
     dtype: str = "fp16",
     logits: str = "dense",
+    beside: str = "",
 ) -> Identity:
     """The identity of a teacher's answers.
 
     teacher: the network itself, without taps, as it is before anything folds or compiles it. slots: of the training
     batches. preprocess: from a batch's inputs to the teacher's. precision: of its forward pass, "fp32" or "bf16". dtype: of
-    stored numbers, "fp16" or "fp32". logits: ``dense``, ``topk(K)`` or ``sampled(N)``. Reads all weights and images; see
+    stored numbers, "fp16" or "fp32". logits: ``dense``, ``topk(K)`` or ``sampled(N)``. beside: other networks that have a part
+    in the answers, in words and digits. Reads all weights and images; see
     ``limbeck.fingerprint``. Raises SettingError for a dtype or a way to store logits that does not exist.
     """
     check_choice("cache dtype", dtype, DTYPES)
@@ -126,6 +130,7 @@ def identify(
         precision=precision,
         dtype=dtype,
         logits=parse_codec(logits).text,
+        beside=beside,
     )
 
 

@@ -88,6 +88,9 @@ class CachedTeacher:
         found = self.cache.gather(entries)
         return self.cache.layout.decode({name: value.to(batch.index.device) for name, value in found.items()})
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """All epochs are the same."""
+
     def check(self) -> None:
         """Raise CacheError if a sample or view since the last ``check`` was not in the cache; waits for the device."""
         if bool(self._missed):

@@ -22,6 +22,10 @@ class Teacher(Protocol):
         """Signals without gradient for ``inputs``, the batch as the teacher's preprocessing made it."""
         ...
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Told the number of the epoch that begins, from 1, and of all epochs of the stage."""
+        ...
+
     def check(self) -> None:
         """Raise what could not be raised by ``signals`` without waiting for the device."""
         ...
@@ -44,6 +48,9 @@ class FrozenTeacher:
             signals: Signals = self.network(inputs)
             return signals
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """All epochs are the same."""
+
     def check(self) -> None:
         """Nothing is left to say."""
 
@@ -55,6 +62,9 @@ class NoTeacher:
 
     def signals(self, inputs: Tensor, batch: Batch) -> Signals:
         return Signals()
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """All epochs are the same."""
 
     def check(self) -> None:
         """Nothing is left to say."""
