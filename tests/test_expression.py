@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limbeck.errors import SettingError
-from limbeck.expression import Call, Sum, parse_call, parse_sum
+from limbeck.expression import Call, Factor, Scheduled, Sum, parse_call, parse_sum
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).map(lambda name: f"x_{name}")
 numbers = st.integers(-(10**6), 10**6) | st.floats(allow_nan=False, allow_infinity=False)
@@ -167,6 +167,61 @@ def test_everything_else_is_refused_and_nothing_runs(text: str) -> None:
 def test_a_call_is_one_name_and_its_arguments(text: str) -> None:
     with pytest.raises(SettingError):
         parse_call(text, "model")
+
+
+SCHEDULES = ("decay", "until")
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("decay(100, 0.7)*kd", [(1.0, [("decay", (100, 0.7), {})], "kd")]),
+        ("kd()*decay(100, factor=0.7)", [(1.0, [("decay", (100,), {"factor": 0.7})], "kd")]),
+        ("0.5*decay(2, 0.5)*kd", [(0.5, [("decay", (2, 0.5), {})], "kd")]),
+        ("decay(2, 0.5)*2*until(epochs=3)*kd", [(2.0, [("decay", (2, 0.5), {}), ("until", (), {"epochs": 3})], "kd")]),
+        ("2*(until*kd + 3*ce)", [(2.0, [("until", (), {})], "kd"), (6.0, [], "ce")]),
+        ("until(1)*(kd*until('x'))", [(1.0, [("until", (1,), {}), ("until", ("x",), {})], "kd")]),
+    ],
+)  # fmt: skip
+def test_schedules_are_weights_from_either_side(text: str, terms: list[tuple[float, list[Any], str]]) -> None:
+    expected = [
+        (Scheduled(number, tuple(Factor(*each) for each in factors)) if factors else number, Call(name))
+        for number, factors, name in terms
+    ]
+    assert list(parse_sum(text, schedules=SCHEDULES).terms) == expected
+
+
+def test_numbers_multiply_with_each_other_too() -> None:
+    assert parse_sum("2*3*kd*0.5").terms == ((3.0, Call("kd")),)
+
+
+@pytest.mark.parametrize("text", [text for text in REFUSED if text], ids=lambda text: repr(text)[:40])
+def test_schedules_let_nothing_else_in(text: str) -> None:
+    with pytest.raises(SettingError):
+        parse_sum(text, schedules=SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("decay(1, 2)", r"a schedule is a weight, and needs an objective, .*got 'decay\(1, 2\)'"),
+        ("kd + until", r"a schedule is a weight, .*got 'until'"),
+        ("kd(decay(1, 2))", r"a schedule is a weight, .*got 'decay\(1, 2\)'"),
+        ("decay(1, 2)*until(3)", r"a schedule is a weight, .*got 'until\(3\)'"),
+        ("decai(1, 2)*kd()", r"or a schedule \(decay, until\); did you mean 'decay'\?, got 'decai\(1, 2\)\*kd\(\)'"),
+        ("kd*ce", r"a product needs a number on one side, or a schedule \(decay, until\), got 'kd\*ce'"),
+        ("decay(kd)*ce", r"an argument is a number, .*got 'kd'"),
+        ("decay(*x)*ce", r"an argument is a number, .*got '\*x'"),
+        ("decay(**x)*ce", r"'\*\*' is not part of this language"),
+        ("decay(a=1, a=2)*ce", r"the argument 'a' is given twice|repeated"),
+        ("decay(1e999)*ce", r"numbers must be finite, got '1e999'"),
+        ("1e300*decay(1)*1e300*ce", r"numbers must be finite"),
+        ("decay(1)(2)*ce", r"a product needs a number"),
+    ],
+)
+def test_mistakes_with_schedules_point_at_the_place(text: str, sentence: str) -> None:
+    with pytest.raises(SettingError, match=sentence):
+        parse_sum(text, schedules=SCHEDULES)
 
 
 def check_plain(value: Any) -> None:

@@ -74,7 +74,7 @@ def test_views_of_files_name_the_crop(folder: Path) -> None:
 
 def test_views_of_files_take_no_crop_in_memory(folder: Path) -> None:
     data = load_data(str(folder), image_size=72)
-    with pytest.raises(SettingError, match="crop and cutout are for images held in memory"):
+    with pytest.raises(SettingError, match="crop, cutout, mixup and cutmix are for images held in memory"):
         limbeck.train(network(), data, epochs=1, batch_size=8, augment="crop=4")
 
 

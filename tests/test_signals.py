@@ -169,6 +169,23 @@ def test_the_views_of_a_sample_are_known_of_a_whole_batch_only() -> None:
     assert full_batch().copies == 1
 
 
+def test_some_samples_are_taken_in_all_of_their_views() -> None:
+    batch = dataclasses.replace(full_batch(), copies=2, mixed=(False, True))
+    part = batch.samples(slice(1, 2))
+    assert part.labels.tolist() == [11, 13]
+    assert torch.equal(part.inputs, batch.inputs[[1, 3]])
+    assert (part.copies, part.mixed, len(part)) == (2, (False, True), 2)
+    assert torch.equal(full_batch().samples(slice(1, 3)).labels, full_batch()[1:3].labels)
+
+
+def test_mixtures_are_known_of_a_whole_batch_only() -> None:
+    batch = dataclasses.replace(full_batch(), mixed=(True,))
+    assert batch.to("cpu").mixed == (True,)
+    leaves, spec = pytree.tree_flatten(batch)
+    assert pytree.tree_unflatten(list(leaves), spec).mixed == (True,)
+    assert batch[1:].mixed == ()
+
+
 def test_a_batch_without_the_optional_parts_stays_without_them() -> None:
     moved = Batch(torch.ones(2, 1), torch.zeros(2, dtype=torch.int64)).to("cpu")
     assert (moved.index, moved.view, moved.weight) == (None, None, None)
@@ -176,5 +193,7 @@ def test_a_batch_without_the_optional_parts_stays_without_them() -> None:
 
 def test_to_moves_every_tensor() -> None:
     moved = full_batch().to("meta")
-    tensors = [getattr(moved, field.name) for field in dataclasses.fields(moved) if field.name != "copies"]
+    tensors = [
+        getattr(moved, field.name) for field in dataclasses.fields(moved) if field.name not in ("copies", "mixed")
+    ]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -52,3 +52,10 @@ def gather_rows(rows: Tensor) -> Tensor:
     gathered rows and DDP averages over ranks, parameters get exactly the gradient of one process with the whole batch.
     """
     return rows if world_size() == 1 else _gather(rows)
+
+
+def gather_views(rows: Tensor, copies: int) -> Tensor:
+    """(V, N, …) rows of the N samples of all ranks by view, from the (V·n, …) of this one; V is ``Batch.copies``."""
+    # Gathered by sample: each process has all views of its own samples, one view after the other.
+    by_sample = rows.reshape(copies, -1, *rows.shape[1:]).transpose(0, 1)
+    return gather_rows(by_sample).transpose(0, 1)

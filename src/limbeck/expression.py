@@ -1,14 +1,17 @@
 """Reads expressions such as ``ce + 0.9*kd(temperature=4)`` and ``timm:resnet18(drop_rate=0.1)`` without running code.
 
 Only names, numbers, strings, booleans, lists, tuples, dicts, sums, products and calls with keyword arguments exist in
-this language; everything else is an error that points at the place.
+this language, and in products also schedules such as ``decay(100, 0.7)``, where the caller names them; everything else is an
+error that points at the place.
 """
 
 from __future__ import annotations
 
 import ast
+import difflib
 import math
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,19 +31,40 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Factor:
+    """A schedule that stands for a weight, with its arguments by place and by name: ``decay(100, factor=0.7)``.
+
+    text: as it was written, for messages.
+    """
+
+    name: str
+    values: tuple[Any, ...] = ()
+    arguments: dict[str, Any] = field(default_factory=dict)
+    text: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A weight that changes over the epochs: a number times schedules."""
+
+    number: float
+    factors: tuple[Factor, ...]
+
+
+@dataclass(frozen=True)
 class Sum:
     """A weighted sum of calls."""
 
-    terms: tuple[tuple[float, Call], ...]
+    terms: tuple[tuple[float | Scheduled, Call], ...]
 
 
-def parse_sum(text: str, what: str = "objective") -> Sum:
-    """Parse a weighted sum of calls.
+def parse_sum(text: str, what: str = "objective", schedules: Collection[str] = ()) -> Sum:
+    """Parse a weighted sum of calls. ``schedules`` names what may stand for a weight.
 
     >>> parse_sum("ce + 0.9*kd(temperature=4)").terms[1]
     (0.9, Call(name='kd', arguments={'temperature': 4}, operands=()))
     """
-    return _Reader(text, what).sum(_parse(text, what))
+    return _Reader(text, what, schedules).sum(_parse(text, what))
 
 
 def parse_call(text: str, what: str) -> Call:
@@ -78,13 +102,31 @@ def _deeper_than(node: ast.AST, limit: int) -> bool:
     return bool(level)
 
 
+def _name(node: ast.expr) -> str:
+    """The name that stands there or is called; empty for anything else."""
+    name = node.func if isinstance(node, ast.Call) else node
+    return name.id if isinstance(name, ast.Name) else ""
+
+
+def _number(weight: float | Scheduled) -> float:
+    return weight.number if isinstance(weight, Scheduled) else weight
+
+
+def _times(one: float | Scheduled, other: float | Scheduled) -> float | Scheduled:
+    factors = tuple(factor for each in (one, other) if isinstance(each, Scheduled) for factor in each.factors)
+    number = _number(one) * _number(other)
+    return Scheduled(number, factors) if factors else number
+
+
 class _Reader:
-    def __init__(self, text: str, what: str) -> None:
-        self.text, self.what = text.strip(), what
+    def __init__(self, text: str, what: str, schedules: Collection[str] = ()) -> None:
+        self.text, self.what, self.schedules = text.strip(), what, schedules
 
     def error(self, node: ast.AST, reason: str) -> SettingError:
-        part = ast.get_source_segment(self.text, node) or self.text
-        return SettingError(f"{self.what} {self.text!r}: {reason}, got {part!r}.")
+        return SettingError(f"{self.what} {self.text!r}: {reason}, got {self.source(node)!r}.")
+
+    def source(self, node: ast.AST) -> str:
+        return ast.get_source_segment(self.text, node) or self.text
 
     def sum(self, node: ast.expr) -> Sum:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
@@ -95,22 +137,56 @@ class _Reader:
 
     def product(self, node: ast.BinOp) -> Sum:
         for scalar, other in ((node.left, node.right), (node.right, node.left)):
-            if self.is_number(scalar):
-                try:
-                    weight = float(self.value(scalar))
-                except OverflowError:
-                    raise self.error(scalar, "numbers must be finite") from None
-                terms = tuple((weight * inner, call) for inner, call in self.sum(other).terms)
-                if not all(math.isfinite(inner) for inner, _ in terms):
+            weight = self.weight(scalar)
+            if weight is not None:
+                terms = tuple((_times(weight, inner), call) for inner, call in self.sum(other).terms)
+                if not all(math.isfinite(_number(inner)) for inner, _ in terms):
                     raise self.error(node, "numbers must be finite")
                 return Sum(terms)
-        raise self.error(node, "a product needs a number on one side")
+        raise self.error(node, f"a product needs a number on one side{self.or_a_schedule(node)}")
+
+    def or_a_schedule(self, node: ast.BinOp) -> str:
+        if not self.schedules:
+            return ""
+        calls = [side for side in (node.left, node.right) if isinstance(side, ast.Call)]
+        close = [match for call in calls for match in difflib.get_close_matches(_name(call), self.schedules, 1, 0.7)]
+        guess = f"; did you mean '{close[0]}'?" if close else ""
+        return f", or a schedule ({', '.join(self.schedules)}){guess}"
+
+    def weight(self, node: ast.expr) -> float | Scheduled | None:
+        """What a node says as a weight: a number, a schedule or a product of these; None for anything else."""
+        if self.is_number(node):
+            try:
+                return float(self.value(node))
+            except OverflowError:
+                raise self.error(node, "numbers must be finite") from None
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            left, right = self.weight(node.left), self.weight(node.right)
+            return None if left is None or right is None else _times(left, right)
+        return Scheduled(1.0, (self.factor(node),)) if _name(node) in self.schedules else None
+
+    def factor(self, node: ast.expr) -> Factor:
+        if not isinstance(node, ast.Call):
+            return Factor(_name(node), text=self.source(node))
+        values = tuple(self.value(value) for value in node.args)
+        return Factor(_name(node), values, self.keywords(node), self.source(node))
 
     def call(self, node: ast.expr) -> Call:
+        if _name(node) in self.schedules:
+            raise self.error(node, "a schedule is a weight, and needs an objective, as in decay(100, 0.7)*kd()")
         if isinstance(node, ast.Name):
             return Call(node.id)
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
             raise self.error(node, "expected a name, a number times a name, or a sum of these")
+        arguments = self.keywords(node)
+        for operand in node.args:
+            if not isinstance(operand, ast.Name | ast.Call | ast.BinOp):
+                raise self.error(
+                    operand, f"arguments of {node.func.id} are given by name, as in {node.func.id}(name=…)"
+                )
+        return Call(node.func.id, arguments, tuple(self.sum(operand) for operand in node.args))
+
+    def keywords(self, node: ast.Call) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
@@ -118,12 +194,7 @@ class _Reader:
             if keyword.arg in arguments:
                 raise self.error(node, f"the argument '{keyword.arg}' is given twice")
             arguments[keyword.arg] = self.value(keyword.value)
-        for operand in node.args:
-            if not isinstance(operand, ast.Name | ast.Call | ast.BinOp):
-                raise self.error(
-                    operand, f"arguments of {node.func.id} are given by name, as in {node.func.id}(name=…)"
-                )
-        return Call(node.func.id, arguments, tuple(self.sum(operand) for operand in node.args))
+        return arguments
 
     @staticmethod
     def is_number(node: ast.expr) -> bool:

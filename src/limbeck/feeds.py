@@ -128,9 +128,9 @@ def _training(data: ImageData, views: Sequence[Views], settings: RunSettings, de
 
 
 def _from_files(data: ImageData, views: Views, settings: RunSettings, device: torch.device) -> Batches:
-    if views.crop or views.cutout:
+    if views.crop or views.cutout or views.mixes:
         raise SettingError(
-            f"augment: crop and cutout are for images held in memory; {data.name} is read from files, which are cut by "
+            f"augment: crop, cutout, mixup and cutmix are for images held in memory; {data.name} is read from files, cut by "
             "RandomResizedCrop. Give 'flip', 'randaugment=N', both or 'none'."
         )
     return FileBatches(

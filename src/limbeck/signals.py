@@ -105,6 +105,8 @@ class Batch:
     weight: (B,) float weight of each sample in objectives that average over samples; None for equal weights.
     copies: how many views of each sample the batch holds; the first B / copies rows are the first view of each sample, the
         next B / copies rows the second view of the same samples, and so on.
+    mixed: for each view, whether its images are mixtures with others, of which ``labels`` are not the labels; empty where
+        none is.
     """
 
     inputs: Tensor
@@ -113,6 +115,7 @@ class Batch:
     view: Tensor | None = None
     weight: Tensor | None = None
     copies: int = 1
+    mixed: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -126,6 +129,7 @@ class Batch:
             view=None if self.view is None else function(self.view),
             weight=None if self.weight is None else function(self.weight),
             copies=self.copies,
+            mixed=self.mixed,
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -134,7 +138,11 @@ class Batch:
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
         # Which views the rows are of is not known any more.
-        return replace(self.map(lambda value: value[rows]), copies=1)
+        return replace(self.map(lambda value: value[rows]), copies=1, mixed=())
+
+    def samples(self, chosen: slice) -> Batch:
+        """Some of its samples, each in all of its views."""
+        return self.map(lambda value: value.unflatten(0, (self.copies, -1))[:, chosen].flatten(0, 1))
 
 
 _TENSORS = ("inputs", "labels", "index", "view", "weight")
@@ -162,6 +170,6 @@ class Batches(Protocol):
 pytree.register_dataclass(Signals)
 pytree.register_pytree_node(
     Batch,
-    lambda batch: ([getattr(batch, name) for name in _TENSORS], batch.copies),
-    lambda tensors, copies: Batch(**dict(zip(_TENSORS, tensors, strict=True)), copies=copies),
+    lambda batch: ([getattr(batch, name) for name in _TENSORS], (batch.copies, batch.mixed)),
+    lambda tensors, views: Batch(**dict(zip(_TENSORS, tensors, strict=True)), copies=views[0], mixed=views[1]),
 )

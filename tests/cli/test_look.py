@@ -10,6 +10,7 @@ import pytest
 
 from limbeck.cli.formula import readable
 from limbeck.objectives import objectives
+from limbeck.objectives.schedules import SCHEDULES
 
 from .conftest import Run
 
@@ -210,3 +211,26 @@ def test_explain_tells_the_paper(limbeck: Run) -> None:
     }
     assert "CVPR, 2017" in limbeck("explain", "fsp").out
     assert "https://arxiv.org/abs/2203.14001" in limbeck("explain", "simkd").out
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_can_be_explained(limbeck: Run, name: str) -> None:
+    facts = _json(limbeck, "explain", name)
+    assert facts["summary"]
+    assert [key for key, about in facts["arguments"].items() if not about["what"]] == []
+    assert facts["use"].startswith(f"{name}(")
+    shown = limbeck("explain", name)
+    assert shown.code == 0
+    assert "a weight that changes from epoch to epoch" in shown.out
+
+
+def test_an_expression_shows_the_schedules_of_its_parts(limbeck: Run) -> None:
+    weights = [part["weight"] for part in _json(limbeck, "explain", "ce + 0.5*decay(100, 0.7)*kd()")["parts"]]
+    assert weights == [1.0, "0.5*decay(100, 0.7)"]
+    assert "0.5*decay(100, 0.7) · kd()" in limbeck("explain", "ce + 0.5*decay(100, 0.7)*kd()").out
+
+
+def test_explain_keeps_the_sign_between_a_weight_and_its_objective(limbeck: Run) -> None:
+    said = limbeck("explain", "r2kd").out
+    assert "2*r2kd()" in said
+    assert "**" not in limbeck("explain", "rtk").out

@@ -239,3 +239,50 @@ def test_several_views_resume_and_are_shared_among_ranks() -> None:
     for whole, *shares in zip(full, *parts, strict=True):
         views = [torch.cat([share.inputs.chunk(3)[number] for share in shares]) for number in range(3)]
         assert torch.equal(whole.inputs, torch.cat(views))
+
+
+MIXED = [Views(crop=1, flip=True), Views(flip=True, mixup=0.2), Views(cutmix=1)]
+
+
+def test_mixtures_are_told_of_and_keep_the_first_images_label() -> None:
+    split = resident_split()
+    batches = ResidentBatches(split, MIXED, 7, seed=3)
+    for batch in batches.epoch(0):
+        assert batch.mixed == (False, True, True)
+        assert batch.labels.view(3, 7).unique(dim=0).shape[0] == 1
+        rows = batch.index[:7] - 100
+        for number, views in enumerate(batches.views):
+            ids = batch.view[number * 7 : number * 7 + 7] - sum(each.count for each in batches.views[:number])
+            assert torch.equal(
+                batch.inputs[number * 7 : number * 7 + 7], views.apply(split.images[rows], ids, split.images)
+            )
+    assert next(ResidentBatches(split, [Views(flip=True)] * 2, 7, seed=3).epoch(0)).mixed == ()
+    assert next(ResidentBatches(split, MIXED[1], 7, seed=3).epoch(0)).mixed == (True,)
+
+
+def test_mixtures_resume_and_are_the_same_among_any_number_of_ranks() -> None:
+    split = resident_split(24)
+    whole = list(ResidentBatches(split, MIXED, 6, seed=3).epoch(2))
+    later = list(ResidentBatches(split, MIXED, 6, seed=3).epoch(2, start=2))
+    assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(whole[2:], later, strict=True))
+    for world in (2, 3):
+        ranks = [
+            list(ResidentBatches(split, MIXED, 6, seed=3, rank=r, world_size=world).epoch(2)) for r in range(world)
+        ]
+        for batch, *shares in zip(whole, *ranks, strict=True):
+            views = [torch.cat([share.inputs.chunk(3)[number] for share in shares]) for number in range(3)]
+            assert torch.equal(batch.inputs, torch.cat(views))
+
+
+def test_mixtures_that_samples_cycle_through_can_be_kept() -> None:
+    split = resident_split(12)
+    batches = ResidentBatches(split, MIXED, 4, seed=3, cycle=2)
+    kept = {}
+    for slot in range(len(batches.slots)):
+        for batch in batches.at([(torch.arange(12), torch.full((12,), slot))]):
+            for index, view, image in zip(batch.index, batch.view, batch.inputs, strict=True):
+                kept[int(index), int(view)] = image
+    for epoch in range(3):
+        for batch in batches.epoch(epoch):
+            for index, view, image in zip(batch.index, batch.view, batch.inputs, strict=True):
+                assert torch.equal(kept[int(index), int(view)], image)

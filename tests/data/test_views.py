@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from scipy.stats import beta
 
 from limbeck.data import Views, parse_view_sets, parse_views
 from limbeck.data._randaugment import OPERATIONS, apply_operation
@@ -12,6 +15,7 @@ from limbeck.errors import SettingError
 
 from .conftest import pixels
 
+SIZED = {"size": st.just((8, 6)), "pool": st.just(7)}
 views_strategy = st.builds(
     Views,
     crop=st.integers(0, 5),
@@ -19,6 +23,10 @@ views_strategy = st.builds(
     cutout=st.integers(0, 9),
     randaugment=st.integers(0, 2),
     size=st.just((8, 6)),
+)
+mixing_strategy = st.one_of(
+    st.builds(Views, crop=st.integers(0, 2), flip=st.booleans(), mixup=st.floats(0.05, 5), **SIZED),
+    st.builds(Views, crop=st.integers(0, 2), cutmix=st.floats(0.05, 5), cutout=st.integers(0, 3), **SIZED),
 )
 
 
@@ -236,3 +244,109 @@ def test_sets_of_views_stand_between_bars() -> None:
 def test_errors_name_the_set(text: str, sentence: str) -> None:
     with pytest.raises(SettingError, match=sentence):
         parse_view_sets(text)
+
+
+def others(channels: int = 3) -> torch.Tensor:
+    return torch.from_numpy(pixels(2, 7, channels, 8, 6))
+
+
+@settings(max_examples=30, deadline=None)
+@given(mixing_strategy, st.integers(0, 2**40), st.sampled_from([1, 3]))
+def test_a_mixture_replays_alone_and_in_any_batch(views: Views, seed: int, channels: int) -> None:
+    batch, pool = images(5, channels), others(channels)
+    ids = views.draw(5, stream(seed))
+    together = views.apply(batch, ids, pool)
+    assert together.dtype == torch.uint8
+    alone = [views.apply(batch[i : i + 1], ids[i : i + 1], pool) for i in range(5)]
+    assert torch.equal(together, torch.cat(alone))
+    assert torch.equal(views.apply(batch, torch.zeros(5, dtype=torch.int64), pool), batch), "id 0 is the image itself"
+
+
+def numbered(views: Views, share: int, other: int, place: int = 0) -> torch.Tensor:
+    """The id of a view that does nothing but mix."""
+    assert views.pool is not None
+    return torch.tensor([share + 256 * (other + views.pool * place)])
+
+
+@pytest.mark.parametrize("concentration", [0.2, 1, 4.0])
+def test_mixup_is_a_sum_with_shares_of_the_beta_distribution(concentration: float) -> None:
+    views, image, pool = Views(mixup=concentration, pool=7), images(1), others()
+    assert views.count == 256 * 7
+    shares = [1.0, *beta.ppf(1 - (torch.arange(1, 256) + 0.5).numpy() / 256, concentration, concentration)]
+    for number in (0, 1, 100, 128, 255):
+        got = views.apply(image, numbered(views, number, other=3), pool)[0]
+        expected = shares[number] * image[0].double() + (1 - shares[number]) * pool[3].double()
+        # Half a step of rounding, and shares in steps of 2⁻¹⁶.
+        assert (got.double() - expected).abs().max() <= 0.5 + 255 / 2**16
+    mean, second = sum(shares) / 256, sum(share * share for share in shares) / 256
+    assert mean == pytest.approx(0.5, abs=0.003)
+    assert second - mean**2 == pytest.approx(beta.var(concentration, concentration), rel=0.03)
+
+
+def test_cutmix_is_a_box_of_the_other_image() -> None:
+    views, image, pool = Views(cutmix=1, size=(8, 6), pool=7), images(1), others()
+    assert views.count == 256 * 7 * 48
+    for number, place in ((0, 20), (64, 20), (128, 0), (255, 27)):
+        share = 1.0 if number == 0 else 1 - (number + 0.5) / 256
+        y, x = divmod(place, 6)
+        half = [int(length * math.sqrt(1 - share)) // 2 for length in (8, 6)]
+        expected = image[0].clone()
+        top, left = max(0, y - half[0]), max(0, x - half[1])
+        expected[:, top : y + half[0], left : x + half[1]] = pool[2][:, top : y + half[0], left : x + half[1]]
+        got = views.apply(image, numbered(views, number, 2, place), pool)[0]
+        assert torch.equal(got, expected)
+
+
+def test_every_other_image_is_mixed_in_equally_often() -> None:
+    views, pool = Views(flip=True, mixup=1, pool=7), torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1)
+    ids = views.draw(7000, stream(3))
+    partner = ids // (2 * 256) % 7
+    assert (torch.bincount(partner, minlength=7) - 1000).abs().max() < 150
+    blank = torch.zeros(7000, 1, 1, 1, dtype=torch.uint8)
+    assert (views.apply(blank, ids, pool).flatten() <= partner).all()
+
+
+def test_both_images_of_a_mixture_are_cropped_and_flipped_alike() -> None:
+    plain, mixing = Views(crop=1, flip=True), Views(crop=1, flip=True, mixup=1, pool=7)
+    image, pool = images(1), others()
+    for number in range(plain.count):
+        # The 128th share is within 2/256 of one half.
+        got = mixing.apply(image, torch.tensor([number + plain.count * (128 + 256 * 4)]), pool)
+        two = torch.cat([image, pool[4:5]])
+        varied = plain.apply(two, torch.tensor([number, number])).double().mean(0)
+        assert (got[0].double() - varied).abs().max() < 2
+
+
+def test_mixtures_are_written_and_read_again() -> None:
+    for text in ("crop=4,flip,mixup=0.2", "cutmix=1", "cutout=8,randaugment=2,cutmix=0.5"):
+        assert str(parse_views(text)) == text
+        assert parse_views(text).mixes
+    assert parse_views("mixup=0") == Views()
+    assert not Views(crop=4, cutout=8).mixes
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("mixup=x", "mixup needs a number, as in mixup=0.2; got 'x'"),
+        ("cutmix", "cutmix needs a number"),
+        ("mixup=-1", "mixup must be a finite number of at least 0"),
+        ("mixup=inf", "mixup must be a finite number"),
+        ("mixup=0.2,cutmix=1", "give mixup or cutmix, or each in a view of its own"),
+        ("mixpu=0.2", "did you mean 'mixup'"),
+    ],
+)
+def test_mixtures_that_cannot_be_are_refused(text: str, reason: str) -> None:
+    with pytest.raises(SettingError, match=reason):
+        parse_views(text)
+
+
+def test_mixtures_need_to_know_the_images_to_mix_with() -> None:
+    with pytest.raises(SettingError, match=r"call with_pool\(N\) first"):
+        Views(mixup=1).count  # noqa: B018
+    with pytest.raises(SettingError, match=r"cutmix needs the image size .* call with_size"):
+        Views(cutmix=1, pool=7).count  # noqa: B018
+    views = Views(mixup=1).with_pool(7)
+    for given_others in (None, others()[:5]):
+        with pytest.raises(SettingError, match="mix each image with one of 7 others, and they were not given"):
+            views.apply(images(1), torch.tensor([1]), given_others)

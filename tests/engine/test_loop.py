@@ -78,6 +78,18 @@ def test_micro_batches_train_the_same_student(teacher: torch.nn.Module, data: Im
         torch.testing.assert_close(weights(split)[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_micro_batches_keep_the_views_of_a_sample_together(teacher: torch.nn.Module, data: ImageData) -> None:
+    settings = {"augment": "none | crop=1,mixup=0.2", "objective": "ce(views='first') + kd()"}
+    whole, split = (distil(teacher, data, accumulation=n, **settings) for n in (1, 4))
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(split)[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_mixtures_are_refused_where_their_labels_are_read(teacher: torch.nn.Module, data: ImageData) -> None:
+    with pytest.raises(SignalError, match=r"ce\(\) reads the labels, and view 2 mixes .* with ce\(views='first'\)"):
+        distil(teacher, data, augment="none | mixup=0.2")
+
+
 def test_micro_batches_are_refused_where_the_loss_couples_the_batch(teacher: torch.nn.Module, data: ImageData) -> None:
     with pytest.raises(SettingError, match=r"accumulation is 2.*icd\(\).*compares the samples of a batch"):
         distil(teacher, data, "icd", accumulation=2)

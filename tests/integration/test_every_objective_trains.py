@@ -33,9 +33,14 @@ def expression(name: str) -> str:
 # must fall there is the cross-entropy with the labels beside it.
 MEMORIES = {"crd", "rrd"}
 EXPRESSIONS = {name: expression(name) for name, cls in objectives().items() if cls.needs_teacher}
+# Its own preset is without labels, and teaches the classifier nothing.
+EXPRESSIONS["infoflow"] = presets()["infoflow+ce"]
 EXPRESSIONS["fitnet in two stages"] = "ce + kd(temperature=4) + 100*fitnet(init_epochs=1)"
 EXPRESSIONS["all views"] = "0.1*ce + 0.9*mlkd()"
-VIEWS = {"all views": "crop=1 | crop=1,cutout=2"}
+# More tuples can be made of a batch than are asked for, so they are drawn.
+EXPRESSIONS["drawn tuples"] = "ckd(n=3, tuples=500)"
+EXPRESSIONS["mixed views"] = "ce(views='first') + 2*r2kd()"
+VIEWS = {"all views": "crop=1 | crop=1,cutout=2", "mixed views": "crop=1 | crop=1,cutmix=1"}
 
 
 @cache

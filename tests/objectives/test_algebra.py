@@ -216,7 +216,7 @@ def test_presets_are_expressions_that_can_be_read() -> None:
             "kd(temprature=4)",
             r"unknown argument of kd 'temprature'; did you mean 'temperature'\? Accepted: temperature\.",
         ),
-        ("ce(temperature=4)", r"unknown argument of ce 'temperature'\. Accepted: label_smoothing\."),
+        ("ce(temperature=4)", r"unknown argument of ce 'temperature'\. Accepted: label_smoothing, views\."),
         ("kd(temperature=0)", r"kd: temperature must be greater than 0\.0, got 0"),
         ("kd(temperature='4')", r"kd: temperature must be a finite number, got '4'"),
         ("kd(ce)", r"kd takes no objective inside its parentheses"),

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from limbeck.errors import SettingError
-from limbeck.objectives import CE
+from limbeck.errors import SettingError, SignalError
+from limbeck.objectives import CE, parse_objective
 from limbeck.signals import Batch, Signals
 from limbeck.testing import sample_batch, sample_signals
 
@@ -52,6 +52,61 @@ def test_only_positions_inside_the_mask_count() -> None:
     rows = Signals(logits=student.logits[student.mask])
     expected = CE()(rows, Signals(), Batch(torch.zeros(3, 1), batch.labels[student.mask]))["ce"]
     torch.testing.assert_close(CE()(student, Signals(), batch)["ce"], expected)
+
+
+def test_the_first_view_alone_is_labelled_where_that_is_asked_for() -> None:
+    student, batch = sample_signals(0), replace(sample_batch(), weight=torch.linspace(0, 2, 8))
+    first = CE()(student.map(lambda v: v[:4]), Signals(), batch[:4])["ce"]
+    chosen = CE(views="first")
+    assert torch.equal(chosen(student, Signals(), replace(batch, copies=2))["ce"], first)
+    assert torch.equal(chosen(student, Signals(), batch)["ce"], CE()(student, Signals(), batch)["ce"])
+    both = CE()(student, Signals(), replace(batch, copies=2))["ce"]
+    assert torch.equal(both, CE()(student, Signals(), batch)["ce"])
+
+
+def test_the_first_view_of_tokens_has_its_own_mask() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False], [True, True, True], [False, True, True]])
+    student = Signals(logits=torch.randn(4, 3, 5), mask=mask)
+    batch = Batch(torch.zeros(4, 1), torch.arange(12).view(4, 3) % 5, copies=2)
+    expected = CE()(Signals(logits=student.logits[:2], mask=mask[:2]), Signals(), batch[:2])["ce"]
+    assert torch.equal(CE(views="first")(student, Signals(), batch)["ce"], expected)
+
+
+@pytest.mark.parametrize(
+    ("expression", "mixed", "view"),
+    [
+        ("ce", (True,), 1),
+        ("ce", (False, True), 2),
+        ("ce(views='first')", (True, False), 1),
+        ("kd() + lskd(kd() + ce())", (False, True), 2),
+        ("ckd", (False, True), 2),
+        ("dkd()", (True,), 1),
+    ],
+)
+def test_labels_of_mixed_images_are_refused(expression: str, mixed: tuple[bool, ...], view: int) -> None:
+    signals, batch = sample_signals(0), replace(sample_batch(), copies=len(mixed), mixed=mixed)
+    with pytest.raises(SignalError, match=f"reads the labels, and view {view} mixes each image with another"):
+        parse_objective(expression).check(signals, signals, batch)
+
+
+@pytest.mark.parametrize(
+    ("expression", "mixed"),
+    [
+        ("ce(views='first') + kd()", (False, True)),
+        ("lskd(kd() + ce(views='first'))", (False, True)),
+        ("r2kd", (False, True)),
+        ("ckd(classification=0)", (True,)),
+        ("ce + kd()", (False, False)),
+    ],
+)
+def test_mixtures_whose_labels_are_not_read_are_taken(expression: str, mixed: tuple[bool, ...]) -> None:
+    signals, batch = sample_signals(0), replace(sample_batch(), copies=len(mixed), mixed=mixed)
+    parse_objective(expression).check(signals, signals, batch)
+
+
+def test_views_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(SettingError, match="views: unknown value 'frist'; did you mean 'first'"):
+        CE(views="frist")
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, "0.1", True])

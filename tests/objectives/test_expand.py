@@ -32,6 +32,18 @@ from limbeck.signals import Batch, Signals
             "ce + [1, 2]*kd(temperature=[4, 8])",
             [f"ce + {weight}*kd(temperature={t})" for weight in (1, 2) for t in (4, 8)],
         ),
+        ("decay([1, 2], 0.7)*kd", ["decay(1, 0.7)*kd", "decay(2, 0.7)*kd"]),
+        ("decay(3, factor=[0.5, 0.7])*kd + ce", [f"decay(3, factor={f})*kd + ce" for f in (0.5, 0.7)]),
+        ("[1, 2]*until(epochs=3)*kd", ["1*until(epochs=3)*kd", "2*until(epochs=3)*kd"]),
+        (
+            "ramp(0, [1, 2], epochs=3, shape=['linear', 'sigmoid'])*(ce + kd)",
+            [
+                f"ramp(0, {end}, epochs=3, shape='{shape}')*(ce + kd)"
+                for end in (1, 2)
+                for shape in ("linear", "sigmoid")
+            ],
+        ),
+        ("lskd(decay([1, 2], 0.7)*kd)", ["lskd(decay(1, 0.7)*kd)", "lskd(decay(2, 0.7)*kd)"]),
         ("lskd(kd(temperature=[2, 3]))", ["lskd(kd(temperature=2))", "lskd(kd(temperature=3))"]),
         ("rrd(variant=['2024', '2025'])", ["rrd(variant='2024')", "rrd(variant='2025')"]),
         (
@@ -114,6 +126,10 @@ def test_any_text_is_expanded_or_refused(parts: list[str]) -> None:
         ("(" * 5000, "deeply nested|cannot be read"),
         ("ce + " * 20_000 + "ce", "deeply nested"),
         ("[0, 1]*kd", "every weight of the objective is zero"),
+        ("decay([], 0.7)*kd", "is empty"),
+        ("decay([1, 2], 3)*kd", r"decay\(1, 3\): factor must be at most 1.0, got 3"),
+        ("decay([[1, 2], 3], 0.5)*kd", r"decay\(\[1, 2\], 0.5\): start must be a finite number"),
+        ("decay([1, 2], 0.5)", "a schedule is a weight, and needs an objective"),
     ],
 )
 def test_mistakes_are_sentences(text: str, sentence: str) -> None:
@@ -140,6 +156,10 @@ def test_identities_tell_objectives_apart_and_not_their_spelling() -> None:
     assert objective_identity("icd") == objective_identity("icd() + ce") != objective_identity("icd()")
     assert objective_identity("2*(ce + kd)") == objective_identity("2*kd(temperature=4.0) + 2*ce")
     assert objective_identity("ce + kd") != objective_identity("ce + 0.5*kd")
+    assert objective_identity("decay(2, 0.5)*3*until(4)*kd + kd") == objective_identity(
+        "kd*1 + until(epochs=4)*(3*decay(2.0, factor=0.5)*kd)"
+    )
+    assert objective_identity("decay(2, 0.5)*kd") != objective_identity("decay(2, 0.6)*kd")
 
 
 def test_more_than_the_limit_is_an_error_with_its_number() -> None:

@@ -25,6 +25,7 @@ Facts = dict[str, Any]
 def explain(settings: ExplainSettings, output: Output) -> None:
     """Explain the objective, preset or expression that is named."""
     from limbeck.objectives.registry import aliases, objectives, presets
+    from limbeck.objectives.schedules import SCHEDULES
     from limbeck.plugins import load_plugins
 
     if not settings.name:
@@ -37,8 +38,12 @@ def explain(settings: ExplainSettings, output: Output) -> None:
         facts = _facts(name, objectives()[name])
         output.result(facts, lambda: _page(facts))
         return
+    if name in SCHEDULES:
+        facts = _schedule_facts(name)
+        output.result(facts, lambda: _schedule_page(facts))
+        return
     if name not in presets() and re.fullmatch(r"\w+", name):
-        known = [*objectives(), *aliases(), *presets()]
+        known = [*objectives(), *aliases(), *presets(), *SCHEDULES]
         raise SettingError(unknown_name("objective or preset", name, dict.fromkeys(known)))
     facts = _expression_facts(name)
     output.result(facts, lambda: _expression_page(facts))
@@ -106,8 +111,29 @@ def _arguments(text: str) -> dict[str, str]:
     return {each: what for names, what in found.items() for each in names.split(", ")}
 
 
+def _schedule_facts(name: str) -> Facts:
+    from limbeck.objectives.schedules import SCHEDULES
+
+    cls = SCHEDULES[name]
+    sections = _sections(cls.__doc__ or "")
+    said = _arguments(sections["Args"])
+    taken = inspect.signature(cls).parameters.values()
+    return {
+        "name": name,
+        "summary": sections[""],
+        "arguments": {
+            part.name: {"default": None, "what": said[part.name], "required": True}
+            if part.default is inspect.Parameter.empty
+            else {"default": part.default, "what": said[part.name]}
+            for part in taken
+        },
+        "use": f"{name}({', '.join(f'{part.name}=…' for part in taken if part.default is part.empty)})*kd()",
+    }
+
+
 def _expression_facts(text: str) -> Facts:
     from limbeck.objectives.registry import parse_objective, presets
+    from limbeck.objectives.schedules import Schedule, weight_text
 
     whole = parse_objective(text)
     parts = list(zip(whole.weights, whole.parts, strict=True))
@@ -118,7 +144,12 @@ def _expression_facts(text: str) -> Facts:
         "batch_coupled": whole.batch_coupled,
         "stages": [_stage(stage) for _, _, part in whole.entries() if (stage := part.initial_stage()) is not None],
         "parts": [
-            {"weight": weight, "expression": str(part), "what": _sections(part.__doc__ or "")[""].partition("\n")[0]}
+            {
+                "weight": str(weight) if isinstance(weight, Schedule) else weight,
+                "weight_text": weight_text(weight),
+                "expression": str(part),
+                "what": _sections(part.__doc__ or "")[""].partition("\n")[0],
+            }
             for weight, part in parts
         ],
     }
@@ -160,11 +191,19 @@ def _page(facts: Facts) -> Group:
     return Group(*blocks)
 
 
+def _schedule_page(facts: Facts) -> Group:
+    kind = Text("a schedule: a weight that changes from epoch to epoch", style="dim")
+    blocks: list[RenderableType] = [Text(facts["name"], style="bold"), kind, "", _prose(facts["summary"])]
+    blocks += _block("Arguments", _argument_table(facts["arguments"]))
+    blocks += _block("Use", Text(facts["use"]))
+    return Group(*blocks)
+
+
 def _expression_page(facts: Facts) -> Group:
     blocks: list[RenderableType] = [Text(facts["name"], style="bold")]
     if facts["expression"] != facts["name"]:
         blocks += ["", Text(f"stands for  {facts['expression']}")]
-    rows = {f"{part['weight']:g} · {part['expression']}": part["what"] for part in facts["parts"]}
+    rows = {f"{part['weight_text']} · {part['expression']}": part["what"] for part in facts["parts"]}
     blocks += _block("Parts", _pairs(rows))
     for stage in facts["stages"]:
         rate = "" if stage["lr"] is None else f", learning rate {stage['lr']:g}"
@@ -183,7 +222,12 @@ def _block(heading: str, content: RenderableType) -> list[RenderableType]:
 def _prose(text: str) -> Text:
     """Paragraphs that fill the width, without the marks of docstrings."""
     paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text)]
-    return Text("\n\n".join(paragraphs).replace("``", "").replace("*", ""))
+    return _plain("\n\n".join(paragraphs))
+
+
+def _plain(text: str) -> Text:
+    """Without the marks of code and emphasis; the sign between a weight and its objective stays."""
+    return Text(re.sub(r"(?<!\w)\*+|\*+(?!\w)", "", text.replace("``", "")))
 
 
 def _argument_table(arguments: dict[str, Facts]) -> Table:
@@ -192,7 +236,7 @@ def _argument_table(arguments: dict[str, Facts]) -> Table:
     table.add_column(overflow="fold")
     for name, facts in arguments.items():
         given = "(must be given)" if facts.get("required") else f"= {facts['default']!r}"
-        table.add_row(f"{name} {given}", Text(facts["what"].replace("``", "").replace("*", "")))
+        table.add_row(f"{name} {given}", _plain(facts["what"]))
     return table
 
 

@@ -159,9 +159,10 @@ class ResidentBatches:
         images = _resident(split)
         self._plan = _Plan(len(split), batch_size, seed, rank, world_size, drop_last)
         sets = [views] if isinstance(views, Views) else views
-        self.views = [each.with_size(images.shape[2], images.shape[3]) for each in sets]
+        self.views = [each.with_size(images.shape[2], images.shape[3]).with_pool(len(split)) for each in sets]
         text = f"{' | '.join(map(str, self.views))} at {images.shape[2]}×{images.shape[3]}"
         self._seen = _Seen(len(split), [each.count for each in self.views], cycle, text)
+        self._mixed = tuple(each.mixes for each in self.views) if any(each.mixes for each in self.views) else ()
         self.batch_size = batch_size
         self._images, self._labels, self._index = (part.to(device) for part in (images, split.labels, split.index))
 
@@ -196,7 +197,7 @@ class ResidentBatches:
         for number, views in enumerate(self.views):
             chosen = (numbers == number).nonzero().flatten().to(rows.device)
             if len(chosen):
-                inputs[chosen] = views.apply(images[chosen], ids[chosen])
+                inputs[chosen] = views.apply(images[chosen], ids[chosen], self._images)
         labels, index = self._labels.index_select(0, rows), self._index.index_select(0, rows)
         return Batch(inputs, labels, index, view.to(rows.device))
 
@@ -204,14 +205,15 @@ class ResidentBatches:
         images, copies = self._images.index_select(0, rows), len(self.views)
         if copies == 1:
             labels, index = self._labels.index_select(0, rows), self._index.index_select(0, rows)
-            return Batch(self.views[0].apply(images, ids[0]), labels, index, ids[0])
-        inputs = [views.apply(images, each) for views, each in zip(self.views, ids, strict=True)]
+            return Batch(self.views[0].apply(images, ids[0], self._images), labels, index, ids[0], mixed=self._mixed)
+        inputs = [views.apply(images, each, self._images) for views, each in zip(self.views, ids, strict=True)]
         return Batch(
             inputs=torch.cat(inputs),
             labels=self._labels.index_select(0, rows).repeat(copies),
             index=self._index.index_select(0, rows).repeat(copies),
             view=torch.cat([each + first for each, first in zip(ids, self._seen.firsts, strict=True)]),
             copies=copies,
+            mixed=self._mixed,
         )
 
 

@@ -6,8 +6,9 @@ can be stored under (image, view), and a resumed run needs no random state to se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,15 @@ from torch import Tensor
 
 from limbeck.data._randaugment import OPERATIONS, apply_operation
 from limbeck.data.seeds import stream
-from limbeck.errors import SettingError, check_whole, unknown_name
+from limbeck.errors import SettingError, check_whole, is_finite, unknown_name
 
 _LEVELS = 10
 # Levels spread evenly up to this part of torchvision's ranges: their mean is the 9 of 30 that RandAugment starts from.
 _STRONGEST = 0.6
 _MOST_OPERATIONS = 4
+# Shares of the first image in a mixture, and the whole in whole numbers: the same pixels on every device.
+_SHARES = 256
+_WHOLE = 2**16
 # Of one sample: a teacher's answers to more views than these are not worth storing.
 _MOST_SLOTS = 4096
 _FIXED_STREAM = 0x56696577
@@ -34,10 +38,16 @@ class Views:
     flip: the image, or its mirror image from left to right.
     cutout: none, or a black square of this side, cut off at the border, with its centre at one of the H·W pixels.
     randaugment: so many operations (0 to 4) one after another, each of 14, with one of 10 strengths and a sign.
-    size: (H, W), needed by ``cutout`` to count its places; ``with_size`` sets it.
+    mixup: a > 0, the image times λ plus another times 1 - λ, with λ of Beta(a, a): 256 values at its evenly spread
+        quantiles, the greatest of which is made 1. 0 for none.
+    cutmix: a > 0, the image with a box of another, whose sides are those of the image times √(1 - λ), cut off at the border,
+        with its centre at one of the H·W pixels; λ as for mixup. 0 for none. One of the two at most.
+    size: (H, W), needed by ``cutout`` and ``cutmix`` to count their places; ``with_size`` sets it.
+    pool: the number of images among which the other one of a mixture is, each equally likely; ``with_pool`` sets it.
 
-    Applied in the order crop, flip, randaugment, cutout. Black is 0 before normalisation, as torchvision's RandomCrop
-    has it. Raises SettingError for a setting out of range.
+    Applied in the order crop, flip, randaugment, cutout, and last the mixture with another image to which all that was done
+    in the same way. Its label is that of the first image, which is not the mixture's: losses that read labels refuse it.
+    Black is 0 before normalisation, as torchvision's RandomCrop has it. Raises SettingError for a setting out of range.
 
     >>> Views(crop=4, flip=True).count
     162
@@ -47,7 +57,10 @@ class Views:
     flip: bool = False
     cutout: int = 0
     randaugment: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     size: tuple[int, int] | None = None
+    pool: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("crop", "cutout", "randaugment"):
@@ -58,15 +71,32 @@ class Views:
             raise SettingError(f"views: flip must be True or False, got {self.flip!r}.")
         if self.randaugment > _MOST_OPERATIONS:
             raise SettingError(f"views: randaugment must be at most {_MOST_OPERATIONS}, got {self.randaugment}.")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value) or value < 0:
+                raise SettingError(f"views: {name} must be a finite number of at least 0, got {value!r}.")
+        if self.mixup and self.cutmix:
+            raise SettingError(
+                "views: an image is mixed with one other: give mixup or cutmix, or each in a view of its own."
+            )
 
     def __str__(self) -> str:
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "size"}
-        parts = [name if value is True else f"{name}={value}" for name, value in values.items() if value]
+        values = {name: getattr(self, name) for name in _NAMES}
+        parts = [name if value is True else f"{name}={value:g}" for name, value in values.items() if value]
         return ",".join(parts) or "none"
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image is mixed with another one, so that its label is not the view's."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def with_size(self, height: int, width: int) -> Views:
         """The same views for images of (height, width)."""
         return replace(self, size=(height, width))
+
+    def with_pool(self, images: int) -> Views:
+        """The same views, where an image is mixed with one of so many."""
+        return replace(self, pool=images)
 
     @property
     def identity(self) -> int:
@@ -75,7 +105,7 @@ class Views:
 
     @property
     def count(self) -> int:
-        """The number of views; ids are 0 … count − 1. Raises SettingError when cutout is on and size is not set."""
+        """The number of views; ids are 0 … count − 1. Raises SettingError when size or pool is needed and not set."""
         product = 1
         for radix in self._radices():
             product *= radix
@@ -86,31 +116,47 @@ class Views:
         return product
 
     def _radices(self) -> tuple[int, ...]:
-        return ((2 * self.crop + 1) ** 2, 1 + self.flip, self._places() + 1) + (
-            len(OPERATIONS),
-            _LEVELS,
-            2,
-        ) * self.randaugment
+        operations = (len(OPERATIONS), _LEVELS, 2) * self.randaugment
+        cutout = 1 + (self._places("cutout") if self.cutout else 0)
+        return ((2 * self.crop + 1) ** 2, 1 + self.flip, cutout, *operations, *self._mixtures())
 
-    def _places(self) -> int:
-        if self.cutout == 0:
-            return 0
+    def _mixtures(self) -> tuple[int, ...]:
+        if not self.mixes:
+            return ()
+        if self.pool is None:
+            raise SettingError("views: a mixture needs the number of images to mix with; call with_pool(N) first.")
+        return (_SHARES, self.pool, self._places("cutmix") if self.cutmix else 1)
+
+    def _places(self, name: str) -> int:
         if self.size is None:
-            raise SettingError("views: cutout needs the image size to count its places; call with_size(H, W) first.")
+            raise SettingError(f"views: {name} needs the image size to count its places; call with_size(H, W) first.")
         return self.size[0] * self.size[1]
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """``n`` ids, int64 (n,), each view equally likely, on the generator's device."""
         return torch.randint(self.count, (n,), generator=generator, device=generator.device)
 
-    def apply(self, images: Tensor, ids: Tensor) -> Tensor:
+    def apply(self, images: Tensor, ids: Tensor, others: Tensor | None = None) -> Tensor:
         """The view ``ids[i]`` of image i.
 
-        images: uint8 (B, C, H, W). ids: int64 (B,) in [0, count). Returns uint8 (B, C, H, W) on the images' device.
-        Waits for the device only for randaugment. Raises SettingError when shapes or dtypes do not fit.
+        images: uint8 (B, C, H, W). ids: int64 (B,) in [0, count). others: uint8 (pool, C, H, W) on the same device, the
+        images to mix with, where the views mix. Returns uint8 (B, C, H, W) on the images' device. Waits for the device only
+        for randaugment. Raises SettingError when shapes or dtypes do not fit.
         """
         self._check(images, ids)
-        crop, flip, cutout, *rest = self._digits(ids.to(images.device, non_blocking=True))
+        digits = self._digits(ids.to(images.device, non_blocking=True))
+        if not self.mixes:
+            return self._vary(images, digits)
+        if others is None or len(others) != self.pool:
+            raise SettingError(
+                f"views '{self}' mix each image with one of {self.pool} others, and they were not given."
+            )
+        *digits, share, other, place = digits
+        mixed = self._vary(images, digits), self._vary(others.index_select(0, other), digits)
+        return _mix_up(*mixed, share, self.mixup) if self.mixup else _cut_mix(*mixed, share, place, self.cutmix)
+
+    def _vary(self, images: Tensor, digits: Sequence[Tensor]) -> Tensor:
+        crop, flip, cutout, *rest = digits
         if self.crop or self.flip:
             images = _crop_and_flip(images, self.crop, crop, flip)
         for operation, level, sign in zip(rest[0::3], rest[1::3], rest[2::3], strict=True):
@@ -134,6 +180,9 @@ class Views:
             digits.append(ids % radix)
             ids = ids // radix
         return digits
+
+
+_NAMES = tuple(field.name for field in fields(Views) if field.name not in ("size", "pool"))
 
 
 @dataclass(frozen=True)
@@ -209,25 +258,54 @@ def _cut_out(images: Tensor, side: int, place: Tensor) -> Tensor:
     return images.masked_fill(inside.unsqueeze(1), 0)
 
 
+@cache
+def _shares(concentration: float, device: torch.device) -> Tensor:
+    """(256,) float64 quantiles of Beta(a, a), from the greatest, which is made 1."""
+    from scipy.special import betaincinv
+
+    levels = (torch.arange(_SHARES, dtype=torch.float64) + 0.5) / _SHARES
+    shares = torch.as_tensor(betaincinv(concentration, concentration, 1 - levels.numpy()))
+    shares[0] = 1.0
+    return shares.to(device)
+
+
+def _mix_up(images: Tensor, others: Tensor, share: Tensor, concentration: float) -> Tensor:
+    parts = (_shares(concentration, images.device) * _WHOLE).round().to(torch.int32)[share].view(-1, 1, 1, 1)
+    return ((images * parts + others * (_WHOLE - parts) + _WHOLE // 2) // _WHOLE).to(torch.uint8)
+
+
+def _cut_mix(images: Tensor, others: Tensor, share: Tensor, place: Tensor, concentration: float) -> Tensor:
+    """Place y·W + x is the box around (y, x)."""
+    height, width = images.shape[-2:]
+    side = (1 - _shares(concentration, images.device)).sqrt()[share].view(-1, 1)
+    inside = []
+    for length, centre in ((height, place // width), (width, place % width)):
+        half = (side * length).to(torch.int64) // 2
+        away = torch.arange(length, device=images.device) - centre.view(-1, 1)
+        inside.append((away >= -half) & (away < half))
+    box = inside[0].unsqueeze(2) & inside[1].unsqueeze(1)
+    return torch.where(box.unsqueeze(1), others, images)
+
+
 def parse_views(text: str) -> Views:
     """Views from text such as ``"crop=4,flip,cutout=8"``; ``"none"`` or nothing is the unchanged image.
 
-    Raises SettingError on an unknown name, a name given twice or a value that is no whole number.
+    Raises SettingError on an unknown name, a name given twice or a value that is no number, or no whole one where one must be.
 
-    >>> parse_views("crop=4, flip")
-    Views(crop=4, flip=True, cutout=0, randaugment=0, size=None)
+    >>> str(parse_views("crop=4, flip, mixup=0.2"))
+    'crop=4,flip,mixup=0.2'
     """
-    names = [field.name for field in fields(Views) if field.name != "size"]
+    names = list(_NAMES)
     if text.strip() in ("", "none"):
         return Views()
-    settings: dict[str, int | bool] = {}
+    settings: dict[str, float | bool] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if name not in names:
             raise SettingError(f"views {text!r}: {unknown_name('augmentation', name, names, 'Or none, alone.')}")
         if name in settings:
             raise SettingError(f"views {text!r}: {name} is given twice.")
-        settings[name] = _flag(text, value, equals) if name == "flip" else _whole(text, name, value)
+        settings[name] = _READERS.get(name, _whole)(text, name, value, equals)
     return Views(**settings)  # type: ignore[arg-type]
 
 
@@ -240,16 +318,26 @@ def parse_view_sets(text: str) -> tuple[Views, ...]:
     return tuple(parse_views(part) for part in text.split("|"))
 
 
-def _flag(text: str, value: str, equals: str) -> bool:
+def _flag(text: str, name: str, value: str, equals: str) -> bool:
     accepted = {"true": True, "1": True, "false": False, "0": False}
     if not equals:
         return True
     if value.lower() not in accepted:
-        raise SettingError(f"views {text!r}: flip stands alone, or is true or false; got {value!r}.")
+        raise SettingError(f"views {text!r}: {name} stands alone, or is true or false; got {value!r}.")
     return accepted[value.lower()]
 
 
-def _whole(text: str, name: str, value: str) -> int:
+def _whole(text: str, name: str, value: str, equals: str) -> int:
     if not (value.isascii() and value.isdigit()):
         raise SettingError(f"views {text!r}: {name} needs a whole number, as in {name}=2; got {value!r}.")
     return int(value)
+
+
+def _number(text: str, name: str, value: str, equals: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise SettingError(f"views {text!r}: {name} needs a number, as in {name}=0.2; got {value!r}.") from None
+
+
+_READERS: dict[str, Callable[[str, str, str, str], float | bool]] = {"flip": _flag, "mixup": _number, "cutmix": _number}

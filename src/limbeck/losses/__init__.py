@@ -1,24 +1,44 @@
 """Pure functions on tensors: float32 inside, per sample where the formula allows. Imports torch and nothing else."""
 
-from limbeck.losses.attention import attention
+from limbeck.losses.attention import attention, attention_distances
 from limbeck.losses.classification import cross_entropy, kl_divergence, standardise
 from limbeck.losses.contrast import cosine_similarity_matrix, info_nce, invariance, unit
+from limbeck.losses.correlation import correlation_distance, cosine_distance, scaled_exp, unit_deviations
 from limbeck.losses.maps import align
 from limbeck.losses.precision import in_float32, project
+from limbeck.losses.ranking import hard_ranks, soft_ranks, spearman_distance
 from limbeck.losses.reduction import mean, squared_error
+from limbeck.losses.relations import cosine_kernel, jeffreys, squared_distances, student_t_kernel
+from limbeck.losses.tuples import all_tuples, drawn_tuples, group_differences, mean_squared_difference
 
 __all__ = [
     "align",
+    "all_tuples",
     "attention",
+    "attention_distances",
+    "correlation_distance",
+    "cosine_distance",
+    "cosine_kernel",
     "cosine_similarity_matrix",
     "cross_entropy",
+    "drawn_tuples",
+    "group_differences",
+    "hard_ranks",
     "in_float32",
     "info_nce",
     "invariance",
+    "jeffreys",
     "kl_divergence",
     "mean",
+    "mean_squared_difference",
     "project",
+    "scaled_exp",
+    "soft_ranks",
+    "spearman_distance",
+    "squared_distances",
     "squared_error",
     "standardise",
+    "student_t_kernel",
     "unit",
+    "unit_deviations",
 ]

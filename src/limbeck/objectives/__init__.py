@@ -1,10 +1,12 @@
 """One file a method: its class, defaults, formula, paper. To add one, add a file; nothing else is touched."""
 
 from limbeck.objectives.ab import AB
+from limbeck.objectives.afd import AFD
 from limbeck.objectives.at import AT
 from limbeck.objectives.base import InitialStage, Objective, Paper, WeightedSum
 from limbeck.objectives.cc import CC
 from limbeck.objectives.ce import CE
+from limbeck.objectives.ckd import CKD
 from limbeck.objectives.crd import CRD
 from limbeck.objectives.dist import DIST
 from limbeck.objectives.dkd import DKD
@@ -12,6 +14,7 @@ from limbeck.objectives.fitnet import FitNet
 from limbeck.objectives.fsp import FSP
 from limbeck.objectives.ft import FT
 from limbeck.objectives.icd import ICD
+from limbeck.objectives.infoflow import InfoFlow
 from limbeck.objectives.itrd import ITRD
 from limbeck.objectives.kd import KD
 from limbeck.objectives.lskd import LSKD
@@ -19,10 +22,13 @@ from limbeck.objectives.mlkd import MLKD
 from limbeck.objectives.nst import NST
 from limbeck.objectives.ofd import OFD
 from limbeck.objectives.pkt import PKT
+from limbeck.objectives.r2kd import R2KD
 from limbeck.objectives.registry import objective_class, objectives, parse_objective, presets
 from limbeck.objectives.reviewkd import ReviewKD
 from limbeck.objectives.rkd import RKD
 from limbeck.objectives.rrd import RRD
+from limbeck.objectives.rtk import RTK
+from limbeck.objectives.schedules import After, Decay, Ramp, Schedule, Until
 from limbeck.objectives.semckd import SemCKD
 from limbeck.objectives.simkd import SimKD
 from limbeck.objectives.sp import SP
@@ -32,9 +38,11 @@ from limbeck.objectives.wsld import WSLD
 
 __all__ = [
     "AB",
+    "AFD",
     "AT",
     "CC",
     "CE",
+    "CKD",
     "CRD",
     "DIST",
     "DKD",
@@ -48,19 +56,27 @@ __all__ = [
     "NST",
     "OFD",
     "PKT",
+    "R2KD",
     "RKD",
     "RRD",
+    "RTK",
     "SP",
     "SRRL",
     "VID",
     "WSLD",
+    "After",
+    "Decay",
     "FitNet",
+    "InfoFlow",
     "InitialStage",
     "Objective",
     "Paper",
+    "Ramp",
     "ReviewKD",
+    "Schedule",
     "SemCKD",
     "SimKD",
+    "Until",
     "WeightedSum",
     "objective_class",
     "objectives",

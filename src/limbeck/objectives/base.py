@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from limbeck.errors import SettingError, SignalError, is_finite
 from limbeck.objectives.registry import register
+from limbeck.objectives.schedules import Schedule, Weight, weight_text
 from limbeck.signals import Batch, Signals, paired
 
 
@@ -62,6 +64,8 @@ class Objective(nn.Module):
         per_position: True when (B, L, C) logits with labels and a mask (B, L) are understood.
         order_free: False when the order of the samples in a batch changes the loss by definition.
         minimum_batch: the smallest batch for which the formula is defined: 2 where samples are compared.
+        labels_of_first_view: True when, in a batch that holds several views of each sample, only the labels of the first
+            are read.
         takes_objective: True when another objective stands in its parentheses, as in ``lskd(kd())``: the first argument of
             ``__init__``, called ``objective``.
         equal_channels: True when the maps of student and teacher must have equally many channels.
@@ -84,6 +88,7 @@ class Objective(nn.Module):
     order_free: bool = True
     minimum_batch: int = 1
     equal_channels: bool = False
+    labels_of_first_view: bool = False
     takes_objective: ClassVar[bool] = False
     dead_parameters: frozenset[str] = frozenset()
     formula: ClassVar[str] = ""
@@ -181,6 +186,13 @@ class Objective(nn.Module):
             raise SignalError(
                 f"{self.expression()} is for logits (B, C), and the student's are {_shape(student.logits)}."
             )
+        mixed = batch.mixed[:1] if self.labels_of_first_view else batch.mixed
+        if "labels" in self.needs and any(mixed):
+            raise SignalError(
+                f"{self.expression()} reads the labels, and view {mixed.index(True) + 1} mixes each image with another (mixup "
+                "or cutmix), of which the label is not the mixture's. Mix in a view beside a plain first one, with "
+                "ce(views='first'), as in --augment 'flip | flip,mixup=0.2'; or take objectives that read no labels."
+            )
         if "index" in self.needs and batch.index is None:
             raise SignalError(f"{self.expression()} needs each sample's index, and the batches carry none.")
         if self.needs_teacher and self.needs_student:
@@ -222,9 +234,8 @@ class Objective(nn.Module):
             return WeightedSum(_weighted(self))
         return NotImplemented
 
-    def __mul__(self, weight: float) -> WeightedSum:
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not is_finite(weight):
-            raise SettingError(f"the weight of {self} must be a finite number, got {weight!r}.")
+    def __mul__(self, weight: Weight) -> WeightedSum:
+        _check_weight(self, weight)
         return WeightedSum([(weight * inner, part) for inner, part in _weighted(self)])
 
     __rmul__ = __mul__
@@ -254,7 +265,14 @@ def _shapes(maps: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {'×'.join(map(str, value.shape[1:]))}" for name, value in maps.items())
 
 
-def _weighted(objective: Objective) -> list[tuple[float, Objective]]:
+def _check_weight(part: Objective, weight: object) -> None:
+    if isinstance(weight, Schedule):
+        return
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not is_finite(weight):
+        raise SettingError(f"the weight of {part} must be a finite number or a schedule, got {weight!r}.")
+
+
+def _weighted(objective: Objective) -> list[tuple[Weight, Objective]]:
     if isinstance(objective, WeightedSum):
         return [(weight, part) for _, weight, part in objective.entries()]
     if not isinstance(objective, Objective):
@@ -265,16 +283,23 @@ def _weighted(objective: Objective) -> list[tuple[float, Objective]]:
 class WeightedSum(Objective):
     """Σ_k w_k · objective_k. Its terms are the weighted terms of its parts, so that they sum to the loss.
 
-    Parts of weight zero are left out. A sum without any part can be added to, and is an error where it is used.
+    A weight is a number or a schedule (see :mod:`limbeck.objectives.schedules`), whose weight of the present epoch is a
+    monitor, ``weight.PART``. Until ``start_epoch`` is called it is that of the first epoch. Parts of weight zero are left
+    out; those whose schedule is zero for a while are still computed. A sum without any part can be added to, and is an error
+    where it is used.
     """
 
-    def __init__(self, parts: list[tuple[float, Objective]]) -> None:
+    def __init__(self, parts: list[tuple[Weight, Objective]]) -> None:
         super().__init__()
         for weight, part in parts:
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not is_finite(weight):
-                raise SettingError(f"the weight of {part} must be a finite number, got {weight!r}.")
-        parts = [(float(weight), part) for weight, part in parts if weight != 0]
-        self.weights = tuple(weight for weight, _ in parts)
+            _check_weight(part, weight)
+        parts = [
+            (weight if isinstance(weight, Schedule) else float(weight), part) for weight, part in parts if weight != 0
+        ]
+        self.weights: tuple[Weight, ...] = tuple(weight for weight, _ in parts)
+        for i, schedule in self._schedules():
+            # A tensor: of a number, torch.compile would make a new program every epoch.
+            self.register_buffer(f"weight{i}", torch.tensor(schedule.at(0)))
         self.parts = nn.ModuleList(part for _, part in parts)
         self.keys = _unique([part.name for _, part in parts])
         self.needs = frozenset().union(*(part.needs for _, part in parts))
@@ -284,13 +309,18 @@ class WeightedSum(Objective):
         self.order_free = all(part.order_free for _, part in parts)
         self.per_position = all(part.per_position for _, part in parts)
         self.zero_when_equal = all(part.zero_when_equal for _, part in parts)
+        reading = [part for _, part in parts if "labels" in part.needs]
+        self.labels_of_first_view = all(part.labels_of_first_view for part in reading)
         self.minimum_batch = max((part.minimum_batch for _, part in parts), default=1)
         self.local_negatives = any(part.local_negatives for _, part in parts)
         self.dead_parameters = frozenset(
             f"parts.{i}.{name}" for i, (_, part) in enumerate(parts) for name in part.dead_parameters
         )
 
-    def entries(self) -> list[tuple[str, float, Objective]]:
+    def _schedules(self) -> list[tuple[int, Schedule]]:
+        return [(i, weight) for i, weight in enumerate(self.weights) if isinstance(weight, Schedule)]
+
+    def entries(self) -> list[tuple[str, Weight, Objective]]:
         """Its parts: the name under which terms are logged, the weight, and the objective."""
         parts = [part for part in self.parts if isinstance(part, Objective)]
         return list(zip(self.keys, self.weights, parts, strict=True))
@@ -312,9 +342,10 @@ class WeightedSum(Objective):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         self.check_not_empty()
         terms = {}
-        for key, weight, part in self.entries():
+        for i, (key, weight, part) in enumerate(self.entries()):
+            now = getattr(self, f"weight{i}") if isinstance(weight, Schedule) else weight
             for term, value in part(student, teacher, batch).items():
-                terms[_join(key, term)] = weight * value
+                terms[_join(key, term)] = now * value
         return terms
 
     def new_classifier(self) -> nn.Module | None:
@@ -324,7 +355,9 @@ class WeightedSum(Objective):
         return heads[0] if heads else None
 
     def monitors(self) -> dict[str, Tensor]:
-        return {_join(key, name): value for key, _, part in self.entries() for name, value in part.monitors().items()}
+        weights = {f"weight.{self.keys[i]}": getattr(self, f"weight{i}").clone() for i, _ in self._schedules()}
+        own = {_join(key, name): value for key, _, part in self.entries() for name, value in part.monitors().items()}
+        return weights | own
 
     def no_weight_decay(self) -> set[str]:
         entries = enumerate(self.entries())
@@ -335,6 +368,8 @@ class WeightedSum(Objective):
             part.after_step()
 
     def start_epoch(self, epoch: int) -> None:
+        for i, schedule in self._schedules():
+            getattr(self, f"weight{i}").fill_(schedule.at(epoch - 1))
         for _, _, part in self.entries():
             part.start_epoch(epoch)
 
@@ -348,14 +383,9 @@ class WeightedSum(Objective):
 
     def expression(self) -> str:
         return " + ".join(
-            part.expression() if weight == 1 else f"{_shortest(weight)}*{part.expression()}"
+            part.expression() if weight == 1 else f"{weight_text(weight)}*{part.expression()}"
             for _, weight, part in self.entries()
         )
-
-
-def _shortest(weight: float) -> str:
-    short = f"{weight:g}"
-    return short if float(short) == weight else repr(weight)
 
 
 def _join(part: str, term: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from limbeck import losses
-from limbeck.errors import check_number
+from limbeck.errors import check_choice, check_number
 from limbeck.objectives.base import Objective
 from limbeck.signals import Batch, Signals
 
@@ -18,6 +18,8 @@ class CE(Objective, name="ce"):
 
     Args:
         label_smoothing: ε in [0, 1); the target is 1 - ε on the label plus ε/C on every class.
+        views: "all" rows of a batch that holds several views of each sample (``batch.copies``), averaged over the views; or
+            the "first" view's alone, where the others are distilled and not labelled.
 
     Scale:
         ln C at random initialisation (2.3 for 10 classes, 4.6 for 100).
@@ -29,12 +31,16 @@ class CE(Objective, name="ce"):
     formula = r"\mathcal{L} = -\frac{1}{B} \sum_i \log \mathrm{softmax}(z^S_i)_{y_i}"
     presets = {"ce": "ce()"}
 
-    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+    def __init__(self, *, label_smoothing: float = 0.0, views: str = "all") -> None:
         super().__init__()
         check_number("label_smoothing", label_smoothing, low=0.0, high=0.999)
-        self.label_smoothing = label_smoothing
+        check_choice("views", views, ("all", "first"))
+        self.label_smoothing, self.views = label_smoothing, views
+        self.labels_of_first_view = views == "first"
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         assert student.logits is not None
-        values = losses.cross_entropy(student.logits, batch.labels, label_smoothing=self.label_smoothing)
-        return {"ce": losses.mean(values, weight=batch.weight, mask=student.mask)}
+        rows = slice(len(batch) // batch.copies if self.views == "first" else None)
+        values = losses.cross_entropy(student.logits[rows], batch.labels[rows], label_smoothing=self.label_smoothing)
+        weight, mask = (None if part is None else part[rows] for part in (batch.weight, student.mask))
+        return {"ce": losses.mean(values, weight=weight, mask=mask)}

@@ -83,19 +83,4 @@ def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
 @losses.in_float32
 def _uncorrelated(ours: Tensor, theirs: Tensor) -> Tensor:
     """(N,) 1 less the Pearson correlation of the rows of exp(ours) and exp(theirs), (N, M); 1 where a row is constant."""
-    (one, one_varies), (other, other_varies) = _standard(ours), _standard(theirs)
-    # For unit vectors half the squared distance is 1 less the product, without the rounding near 0.
-    constant = 1 - (one_varies.to(one.dtype) + other_varies.to(one.dtype)) / 2
-    return (one - other).square().sum(dim=1) / 2 + constant
-
-
-def _standard(logarithms: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of exp((N, M) logarithms) less their mean, of unit length, and (N,) whether they vary; those that do not are 0."""
-    # The correlation is that of the row times any number; with 1 as its greatest entry no probability is too small.
-    rows = (logarithms - logarithms.detach().amax(dim=1, keepdim=True)).exp()
-    centred = rows - rows.mean(dim=1, keepdim=True)
-    squares = centred.square().sum(dim=1, keepdim=True)
-    # Below this the deviations are what rounding left of equal numbers, and would be blown up to noise of unit length.
-    rounding = (4 * torch.finfo(rows.dtype).eps) ** 2 * rows.detach().square().sum(dim=1, keepdim=True)
-    varies = squares.detach() > rounding
-    return torch.where(varies, centred * squares.where(varies, 1.0).rsqrt(), 0.0), varies.squeeze(1)
+    return losses.correlation_distance(losses.scaled_exp(ours), losses.scaled_exp(theirs))

@@ -14,6 +14,7 @@ from typing import Any
 
 from limbeck.errors import SettingError
 from limbeck.objectives.registry import objective_class, parse_objective
+from limbeck.objectives.schedules import SCHEDULES, weight_text
 
 LIMIT = 200
 """How many expressions a text may stand for."""
@@ -26,7 +27,8 @@ def expand_objectives(objectives: str | Sequence[str]) -> list[str]:
     """The expressions that a text stands for, in its order, each as one would write it for a run of its own.
 
     Commas outside brackets part them. A list in square brackets where one value belongs is a range, and each of its values
-    makes an expression: of an argument, as in ``icd(alpha=[0.1, 0.5])``, or of a weight, as in ``ce + [1, 2]*icd()``.
+    makes an expression: of an argument, as in ``icd(alpha=[0.1, 0.5])``, or of a weight, as in ``ce + [1, 2]*icd()`` and
+    ``decay([10, 100], 0.7)*kd()``.
     Several ranges in one expression make every combination, the last one running fastest. An argument that takes a list
     itself (by its annotation) has a range only as a list of lists, as in ``mlkd(temperatures=[[2, 4], [4]])``.
 
@@ -51,13 +53,13 @@ def expand_objectives(objectives: str | Sequence[str]) -> list[str]:
     return expressions
 
 
-def objective_identity(text: str) -> tuple[tuple[str, float], ...]:
+def objective_identity(text: str) -> tuple[tuple[str, str], ...]:
     """What two texts have in common when they make the same objective, such as ``kd+icd`` and ``ce + kd() + icd()``.
 
     Raises:
         SettingError: the text makes no objective.
     """
-    return tuple(sorted((str(part), weight) for _, weight, part in parse_objective(text).entries()))
+    return tuple(sorted((str(part), weight_text(weight)) for _, weight, part in parse_objective(text).entries()))
 
 
 def _check_number(items: Sequence[str], counts: Sequence[int]) -> None:
@@ -71,7 +73,7 @@ def _check_number(items: Sequence[str], counts: Sequence[int]) -> None:
 
 def _check_unique(expressions: Sequence[str]) -> None:
     # An error rather than left out: whoever asks for one objective twice has mistyped a value, and would miss a row.
-    first: dict[tuple[tuple[str, float], ...], str] = {}
+    first: dict[tuple[tuple[str, str], ...], str] = {}
     for text in expressions:
         other = first.setdefault(objective_identity(text), text)
         if other is not text:
@@ -156,6 +158,8 @@ def _lists(tree: ast.expr) -> Iterator[ast.List]:
                 yield from (side for side in (node.left, node.right) if _holds_weights(side))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             waiting += node.args
+            if node.func.id in SCHEDULES:  # whose arguments are all single values, by place too
+                yield from (value for value in node.args if isinstance(value, ast.List))
             levels = _list_levels(node.func.id)
             for keyword in node.keywords:
                 value = keyword.value
@@ -202,6 +206,8 @@ def _end(node: ast.expr) -> int:
 
 def _list_levels(name: str) -> dict[str, int]:
     """How many levels of lists each argument takes: by its annotation, or else its default; 0 for a single value."""
+    if name in SCHEDULES:
+        return {}
     cls = objective_class(name)
     levels = {key: int(isinstance(value, list | tuple)) for key, value in cls.defaults().items()}
     try:

@@ -51,6 +51,7 @@ class LSKD(Objective, name="lskd"):
         self.needs = inner.needs
         for trait in ("batch_coupled", "local_negatives", "zero_when_equal", "per_position", "order_free"):
             setattr(self, trait, getattr(inner, trait))
+        self.labels_of_first_view = inner.labels_of_first_view
         self.minimum_batch, self.equal_channels = inner.minimum_batch, inner.equal_channels
         self.dead_parameters = frozenset(f"objective.{name}" for name in inner.dead_parameters)
 

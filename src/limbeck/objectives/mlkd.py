@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from limbeck import losses
-from limbeck.distributed import gather_rows
+from limbeck.distributed import gather_views
 from limbeck.errors import SettingError, check_number
 from limbeck.objectives.base import Objective, Paper
 from limbeck.signals import Batch, Signals
@@ -66,7 +66,7 @@ class MLKD(Objective, name="mlkd"):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         assert student.logits is not None
         assert teacher.logits is not None
-        ours, theirs = _by_view(student.logits, batch.copies), _by_view(teacher.logits, batch.copies)
+        ours, theirs = (gather_views(logits, batch.copies) for logits in (student.logits, teacher.logits))
         terms: dict[str, list[Tensor]] = {"instance": [], "batch": [], "class": []}
         for temperature in self.temperatures:
             divergence = losses.kl_divergence(student.logits, teacher.logits, temperature=temperature)
@@ -75,13 +75,6 @@ class MLKD(Objective, name="mlkd"):
             terms["batch"].append(samples)
             terms["class"].append(classes)
         return {name: torch.stack(values).sum() for name, values in terms.items()}
-
-
-def _by_view(logits: Tensor, copies: int) -> Tensor:
-    """(V, N, C) logits of the N samples of all processes by view, from this one's (V·n, C)."""
-    # Gathered by sample: each process has all views of its own samples, one view after the other.
-    by_sample = logits.reshape(copies, -1, logits.shape[-1]).transpose(0, 1)
-    return gather_rows(by_sample).transpose(0, 1)
 
 
 @losses.in_float32

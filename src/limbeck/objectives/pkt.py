@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from limbeck import losses
@@ -51,11 +50,6 @@ class PKT(Objective, name="pkt"):
         return {"pkt": (theirs * ((theirs + _EPSILON) / (ours + _EPSILON)).log()).mean()}
 
 
-@losses.in_float32
 def _probabilities(rows: Tensor) -> Tensor:
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    unit = rows / (lengths.masked_fill(lengths == 0, torch.inf) + _EPSILON)
-    # The cosine of two opposite samples may be rounded to less than -1, and the logarithm then be one of a negative number.
-    similarities = ((unit @ unit.T + 1) / 2).clamp(min=0.0)
-    probabilities: Tensor = similarities / similarities.sum(dim=1, keepdim=True)
-    return probabilities
+    similarities = losses.cosine_kernel(rows)
+    return similarities / similarities.sum(dim=1, keepdim=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from limbeck.errors import SettingError, unknown_name
 from limbeck.expression import Call, Sum, parse_sum
+from limbeck.objectives.schedules import SCHEDULES, make_weight
 
 if TYPE_CHECKING:
     from limbeck.objectives.base import Objective, WeightedSum
@@ -30,6 +31,8 @@ def register(cls: type[Objective], name: str, aliases: Iterable[str] = ()) -> No
             raise SettingError(
                 f"the objective name {key!r} cannot be written in an expression; use letters, digits and _."
             )
+        if key in SCHEDULES:
+            raise SettingError(f"the objective name '{key}' of {cls.__qualname__} is that of a schedule on weights.")
         holder = _classes.get(_aliases.get(key, key))
         if holder is not None and not _same(holder, cls):
             raise SettingError(f"the objective name '{key}' of {cls.__qualname__} is taken by {holder.__qualname__}.")
@@ -94,7 +97,7 @@ def parse_objective(text: str) -> WeightedSum:
         SettingError: the text cannot be read, or names an objective or argument that does not exist.
     """
     named = {_preset_key(name): expression for name, expression in presets().items()}
-    return _make_sum(parse_sum(named.get(_preset_key(text), text)))
+    return _make_sum(parse_sum(named.get(_preset_key(text), text), schedules=SCHEDULES))
 
 
 def _preset_key(text: str) -> str:
@@ -105,7 +108,7 @@ def _preset_key(text: str) -> str:
 def _make_sum(tree: Sum) -> WeightedSum:
     from limbeck.objectives.base import WeightedSum
 
-    total = WeightedSum([(weight, _make(call)) for weight, call in tree.terms])
+    total = WeightedSum([(make_weight(weight), _make(call)) for weight, call in tree.terms])
     total.check_not_empty()
     return total
 

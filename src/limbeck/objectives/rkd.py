@@ -68,26 +68,13 @@ class RKD(Objective, name="rkd"):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         assert student.embedding is not None
         assert teacher.embedding is not None
-        ours, theirs = (_squared_distances(gather_rows(rows)) for rows in (student.embedding, teacher.embedding))
+        ours, theirs = (losses.squared_distances(gather_rows(rows)) for rows in (student.embedding, teacher.embedding))
         terms = {}
         if self.distance > 0:
             terms["distance"] = self.distance * F.huber_loss(_distances(ours), _distances(theirs))
         if self.angle > 0:
             terms["angle"] = self.angle * F.huber_loss(_angles(ours), _angles(theirs))
         return terms
-
-
-@losses.in_float32
-def _squared_distances(rows: Tensor) -> Tensor:
-    # Distances do not depend on the mean; inner products lose fewer digits without it.
-    rows = rows - rows.mean(dim=0)
-    products = rows @ rows.T
-    squares = products.diagonal()
-    squared = squares[:, None] + squares[None, :] - 2 * products
-    # The inner products give the gradient at the price of three matrix products, but of close samples they give rounding,
-    # more so in TF32; the values are those of the differences.
-    exact = torch.cdist(rows.detach(), rows.detach(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    return squared + (exact - squared).detach()
 
 
 def _distances(squared: Tensor) -> Tensor:

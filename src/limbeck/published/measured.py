@@ -148,7 +148,7 @@ def _student_of(run: Run) -> str:
 
 
 @cache
-def _identity(text: str) -> tuple[tuple[str, float], ...] | None:
+def _identity(text: str) -> tuple[tuple[str, str], ...] | None:
     try:
         return objective_identity(text)
     except LimbeckError:
