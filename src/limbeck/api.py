@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from limbeck.chain import run_with_assistants
 from limbeck.combination import Combination, teacher_name
 from limbeck.comparison import Comparison, run_comparison
 from limbeck.config import CompareSettings, DistillSettings, TrainSettings
@@ -55,7 +56,7 @@ def distill(
     """
     made = DistillSettings.make(_with_names(settings, data, teacher=teacher, student=student, objective=objective))
     job = Job(student, teacher, objective, made, _data(data))
-    return run(job, folder=made.name is not None, callbacks=callbacks)
+    return run_with_assistants(job, folder=made.name is not None, callbacks=callbacks)
 
 
 def train(

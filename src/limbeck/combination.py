@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -50,18 +50,35 @@ def parse_combination(text: str) -> Combination | None:
     found = _CALL.fullmatch(text.strip())
     if found is None or found[1] not in RULES:
         return None
-    rule, parts = RULES[found[1]], split_at_commas(found[2], "teacher")
+    parts = split_at_commas(found[2], "teacher")
     members = tuple(part for part in parts if not _ARGUMENT.match(part))
-    written = ", ".join(part for part in parts if _ARGUMENT.match(part))
-    given = parse_call(f"{rule.name}({written})", "teacher").arguments
-    accepted = list(inspect.signature(rule).parameters)
-    for name in given:
-        if name not in accepted:
-            raise SettingError(f"teacher: {unknown_name(f'argument of {rule.name}', name, accepted)}")
     for member in members:
         if parse_combination(member) is not None:
-            raise SettingError(f"teacher: {rule.name} takes networks, and {member} is a combination itself.")
-    return Combination(rule(**given), members)
+            raise SettingError(f"teacher: {found[1]} takes networks, and {member} is a combination itself.")
+    return Combination(_made(found[1], [part for part in parts if _ARGUMENT.match(part)]), members)
+
+
+def rule_of(text: str) -> Rule:
+    """The rule that a text names without its teachers, as in ``routed(pacing=0.5)`` or ``mean``.
+
+    Raises:
+        SettingError: there is no such rule, or an argument does not fit.
+    """
+    found = _CALL.fullmatch(text.strip())
+    name, inside = (found[1], found[2]) if found else (text.strip(), "")
+    if name not in RULES:
+        raise SettingError(unknown_name("rule for several teachers", name, RULES))
+    return _made(name, split_at_commas(inside, "teacher") if inside.strip() else [])
+
+
+def _made(name: str, arguments: Sequence[str]) -> Rule:
+    rule = RULES[name]
+    given = parse_call(f"{name}({', '.join(arguments)})", "teacher").arguments
+    accepted = list(inspect.signature(rule).parameters)
+    for argument in given:
+        if argument not in accepted:
+            raise SettingError(f"teacher: {unknown_name(f'argument of {name}', argument, accepted)}")
+    return rule(**given)
 
 
 def open_teacher(

@@ -47,12 +47,18 @@ class Comparison:
 
 
 def run_comparison(
-    contest: Contest, *, folder: bool = True, callbacks: Sequence[Callback] = (), say: Say = logger.info
+    contest: Contest,
+    *,
+    folder: bool = True,
+    page: bool = True,
+    callbacks: Sequence[Callback] = (),
+    say: Say = logger.info,
 ) -> Comparison:
     """Check every student, then teach them in as few passes as the memory allows, and compare them.
 
     Args:
         folder: whether to keep a folder with the students' own run folders in it, tables and a page.
+        page: whether to draw the page, which takes seconds; False for who draws one of his own.
         say: gets a line for each thing a user wants to know before the first step, and when a student fails.
 
     Raises:
@@ -65,7 +71,7 @@ def run_comparison(
         plans = {name: plan_of(job) for name, job in jobs_of(contest, entries, None).items()}
         runs = RunFolder(settings, _default_name(contest)) if folder else None
         with leaving(runs), opened(list(plans.values()), accelerator, say) as session:
-            return _Comparison(contest, entries, plans, runs, session, callbacks, say).run()
+            return _Comparison(contest, entries, plans, runs, session, callbacks, say).run(page)
 
 
 def _default_name(contest: Contest) -> str:
@@ -94,7 +100,7 @@ class _Comparison:
         self.failures: dict[str, Failure] = {}
         self.results: dict[str, Result] = {}
 
-    def run(self) -> Comparison:
+    def run(self, page: bool) -> Comparison:
         """From the check of every student to the table."""
         trackers_of(self.session, self._path)  # for what may be wrong with them
         self._choose()
@@ -110,7 +116,7 @@ class _Comparison:
             if len(groups) > 1:
                 self.say(f"pass {number + 1}/{len(groups)}    {len(group)} students: {', '.join(group)}")
             self._teach(group, number)
-        return Comparison(self.students, self.results, self.failures, self._tell(), self._path)
+        return Comparison(self.students, self.results, self.failures, self._tell(page), self._path)
 
     @property
     def _seeds(self) -> range:
@@ -234,18 +240,26 @@ class _Comparison:
 
     # -- the result ----------------------------------------------------------------------------------------------------
 
-    def _tell(self) -> Sequence[MethodRow]:
+    def _tell(self, page: bool) -> Sequence[MethodRow]:
+        entry = {f"{e.name}-seed{seed}": e for e in self.entries for seed in self._seeds}
+        rows: Sequence[MethodRow] = summarise(
+            list(self.results.values()), [entry[name].variant for name in self.results]
+        )
         if self._path is None or not self.session.accelerator.is_main_process:
-            entry = {f"{e.name}-seed{seed}": e for e in self.entries for seed in self._seeds}
-            return summarise(list(self.results.values()), [entry[name].variant for name in self.results])
+            return rows
         from limbeck.report.formats import write_tables
-        from limbeck.report.page import write_report  # which imports matplotlib
 
-        evaluation = self._path / EVALUATION
-        paths = [self._path / name for name in self.jobs] + ([evaluation] if evaluation.exists() else [])
-        rows = write_report(paths, self._path / REPORT, title=f"limbeck compare: {self._path.name}")
+        if page:
+            rows = self._draw(self._path)
         write_tables(rows, self._path)
         return rows
+
+    def _draw(self, path: Path) -> Sequence[MethodRow]:
+        from limbeck.report.page import write_report  # which imports matplotlib
+
+        evaluation = path / EVALUATION
+        paths = [path / name for name in self.jobs] + ([evaluation] if evaluation.exists() else [])
+        return write_report(paths, path / REPORT, title=f"limbeck compare: {path.name}")
 
 
 def _read_groups(path: Path, jobs: Mapping[str, Job]) -> list[Group]:

@@ -254,6 +254,18 @@ class DistillSettings(TeacherSettings):
 
     student: str | None = Field(default=None, description="Student network ('limbeck list models').")
     objective: str = Field(default="icd+kd", description="Preset or expression ('limbeck list objectives').")
+    assistants: list[str] = Field(
+        default=[],
+        description="Networks from large to small between teacher and student; each learns from the one before it.",
+    )
+    assistant_objective: str | None = Field(
+        default=None, description="Their preset or expression; the student's when not given."
+    )
+    taught_by: str = Field(
+        default="chain",
+        description="Who teaches the student: 'chain' for the last assistant, or teacher and assistants by a rule, as in "
+        "'routed(pacing=0.5)' or 'mean'.",
+    )
     stages: list[StageSettings] = Field(default=[], description="Stages before the main one (recipes only).")
 
 

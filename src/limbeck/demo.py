@@ -73,7 +73,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
         taught = run(job_of(teacher), callbacks=callbacks, say=say).result.test
         assert taught is not None
         say(f"the teacher is right on {taught['accuracy']:.2%} of the test digits")
-        done = run_comparison(contest_of(contest), callbacks=callbacks, say=say)
+        done = run_comparison(contest_of(contest), page=False, callbacks=callbacks, say=say)
         assert done.folder is not None
         say("what the students of the first seed kept is measured")
         _evaluate(done, folder / "teacher").write(done.folder / EVALUATION)
@@ -100,7 +100,7 @@ def _evaluate(done: Comparison, teacher: Path) -> Evaluation:
         "digits",
         teacher=str(teacher),
         methods={name: method_label(result) for name, result in chosen.items()},
-        options=Options(tuple(name for name in NAMES if name != "transfer"), robustness_limit=100, map_limit=300),
+        options=Options(tuple(name for name in NAMES if name != "transfer"), robustness_limit=60, map_limit=200),
     )
 
 

@@ -46,7 +46,7 @@ def run(job: Job, *, folder: bool = True, callbacks: Sequence[Callback] = (), sa
     """
     with ready(job.settings) as accelerator:
         plan = plan_of(job)
-        runs = RunFolder(job.described(plan.objective), _default_name(plan)) if folder else None
+        runs = RunFolder(job.described(plan.objective), default_name(plan)) if folder else None
         with leaving(runs), opened([plan], accelerator, say) as session:
             plan = settled_plan(session, plan, runs)
             member = session.admit(plan, runs, name="student", measure=False, say=say)
@@ -283,7 +283,8 @@ def _keep(
     runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")
 
 
-def _default_name(plan: Plan) -> str:
+def default_name(plan: Plan) -> str:
+    """What a run is called that was given no name."""
     job = plan.job
     label = job.objective if isinstance(job.objective, str) else str(plan.objective)
     method = "alone" if job.teacher is None else label

@@ -299,7 +299,7 @@ def test_evaluate_and_export_take_it(
     assert done.result.test is not None
     capsys.readouterr()
     assert main(["evaluate", str(folder / "simkd"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["model"]
+    found = json.loads(capsys.readouterr().out)["networks"]["simkd"]
     assert found["accuracy"] == pytest.approx(done.result.test["accuracy"])
     words = ["export", str(folder / "simkd"), "--output", str(tmp_path / "out"), "--json"]
     assert main([*words, "--to", "safetensors", "--to", "torch"]) == 0

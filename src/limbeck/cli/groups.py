@@ -43,7 +43,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "cifar_c",
     ),
     "comparison": ("baselines", "independent_order", "group_size"),
-    "distillation": ("taps", "teacher_classifier", "student_classifier", "teacher_size", "allow_weak_teacher"),
+    "distillation": (
+        "taps",
+        "teacher_classifier",
+        "student_classifier",
+        "teacher_size",
+        "allow_weak_teacher",
+        "assistants",
+        "assistant_objective",
+        "taught_by",
+    ),
     "cache": ("teacher_cache", "cache_dtype", "cache_logits", "cache_features", "cache_check"),
     "training": (
         "label_smoothing",
