@@ -2,7 +2,7 @@
 # One stretch of GPU time at the protocol of the CIFAR-100 benchmark (240 epochs, batch 64). What is finished is left alone and what was
 # stopped goes on, so each stretch adds rows; it ends by itself, with everything saved, before SECONDS_LEFT are over.
 #   SECONDS_LEFT=570 RUNS=runs DATA=~/.cache/limbeck sh results/cifar100-paper/stretch.sh
-# PAIRS and METHODS choose; EXTRA shortens a rehearsal, as in EXTRA="--epochs 1 --train-limit 200 --device cpu --allow-weak-teacher".
+# PAIRS and METHODS choose; EXTRA shortens a rehearsal, as in EXTRA="--epochs 2 --train-limit 2000 --device cpu".
 set -eu
 cd "$(dirname "$0")/../.."
 RUNS=${RUNS:-runs}
