@@ -96,12 +96,11 @@ def open_teacher(
         return open_one(teacher, True)
     rule, count = combination.rule, len(combination.members)
     rule.check([0] * count)  # before anything is opened
-    place = rule.principal % count
-    opened = [open_one(member, number == place) for number, member in enumerate(combination.members)]
+    opened = [open_one(member, number == rule.principal % count) for number, member in enumerate(combination.members)]
     rule.check([network.parameters for network in opened])
-    principal = opened.pop(place)
+    principal, *others = rule.principal_first(opened)
     made = [replace(principal, tapped=Tapped(module).eval()) for module in rule.others(principal.tapped.network)]
-    return replace(principal, name=str(combination), beside=(*opened, *made), rule=rule)
+    return replace(principal, name=str(combination), beside=(*others, *made), rule=rule)
 
 
 def check_same_classes(counts: dict[str, int]) -> None:

@@ -20,7 +20,8 @@ from limbeck.matching import Names
 from limbeck.report.read import read_run
 from limbeck.report.table import MethodRow, summarise
 from limbeck.runs import EVALUATION, FAILURE, Result, RunFolder, run_name
-from limbeck.session import Say, Session
+from limbeck.session import Session
+from limbeck.teaching import Say
 
 logger = logging.getLogger("limbeck")
 
@@ -169,12 +170,12 @@ class _Comparison:
         if self.runs is not None and self.runs.resumed and path is not None and path.exists():
             return _read_groups(path, self.jobs)
         groups = self._new_groups()
-        if self.runs is not None and self.session.accelerator.is_main_process:
+        if self.runs is not None and self.session.around.accelerator.is_main_process:
             self.runs.write_text(GROUPS, json.dumps(groups, indent=2) + "\n")
         return groups
 
     def _new_groups(self) -> list[Group]:
-        free = int(_SHARE_OF_MEMORY * free_memory(self.session.device))
+        free = int(_SHARE_OF_MEMORY * free_memory(self.session.around.device))
         together: dict[tuple[int, tuple[int, ...]], Group] = {}
         for name, plan in self.plans.items():
             # A pass has one order of the data, and its students have the same stages.
@@ -235,7 +236,7 @@ class _Comparison:
                 self.failures[name] = member.learner.failure
                 _write_failure(member.learner.failure, member.runs)
             session.dismiss(member)
-        if checkpoint is not None and self.session.accelerator.is_main_process:
+        if checkpoint is not None and self.session.around.accelerator.is_main_process:
             checkpoint.unlink(missing_ok=True)
 
     # -- the result ----------------------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ class _Comparison:
         rows: Sequence[MethodRow] = summarise(
             list(self.results.values()), [entry[name].variant for name in self.results]
         )
-        if self._path is None or not self.session.accelerator.is_main_process:
+        if self._path is None or not self.session.around.accelerator.is_main_process:
             return rows
         from limbeck.report.formats import write_tables
 

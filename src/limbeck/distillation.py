@@ -27,9 +27,10 @@ from limbeck.models import projected_name, save_weights
 from limbeck.networks import card, read_card
 from limbeck.plugins import load_plugins
 from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
-from limbeck.session import Member, Say, Session
+from limbeck.session import Member, Session
 from limbeck.signals import Batch
 from limbeck.teachers import NoTeacher
+from limbeck.teaching import Say
 
 logger = logging.getLogger("limbeck")
 
@@ -131,10 +132,10 @@ def loop_of(
         learners=[member.learner for member in members],
         teacher=session.teacher if any(member.plan.needs_teacher for member in members) else NoTeacher(),
         teacher_task=session.teacher_task,
-        batches=session.feeds.train,
-        validation=session.feeds.validation,
-        settings=session.settings,
-        accelerator=session.accelerator,
+        batches=session.around.feeds.train,
+        validation=session.around.feeds.validation,
+        settings=session.around.settings,
+        accelerator=session.around.accelerator,
         classes=members[0].classes,
         folder=folder,
         checkpoint_path=checkpoint,
@@ -147,10 +148,10 @@ def trackers_of(session: Session, folder: Path | None) -> list[Callback]:
     """The experiment trackers that the settings name. Raises MissingExtraError for one that is not installed."""
     from limbeck.engine.trackers import Trackers
 
-    settings = session.settings
+    settings = session.around.settings
     if not settings.trackers:
         return []
-    return [Trackers(session.accelerator, settings, folder or settings.runs_dir)]
+    return [Trackers(session.around.accelerator, settings, folder or settings.runs_dir)]
 
 
 def teach(session: Session, loop: Loop, members: Sequence[Member]) -> list[Distilled | None]:
@@ -182,17 +183,20 @@ def _test(session: Session, members: Sequence[Member]) -> tuple[dict[str, Score 
 
     In the place of a score that cannot be is its error. Raises NonFiniteError where the teacher's cannot.
     """
-    batches = session.feeds.test
+    batches = session.around.feeds.test
     if batches is None:
         return {}, None
     # Agreement has no meaning where the networks tell different numbers of classes apart.
-    beside = [m for m in members if m.job.teacher is not None and m.classes == session.teacher_classes]
+    teaching = session.teaching
+    beside = [
+        m for m in members if m.job.teacher is not None and teaching is not None and m.classes == teaching.classes
+    ]
     alone = [m for m in members if m not in beside]
     names = [m.learner.name for m in alone]
     found = dict(zip(names, scores([m.learner.predict for m in alone], batches()), strict=True))
-    if not beside:
+    if teaching is None or not beside:
         return found, None
-    teacher = _Once(session.teacher_logits("test"))
+    teacher = _Once(teaching.logits("test"))
     *ours, teacher_test = scores([*(m.learner.predict for m in beside), teacher], batches(), teacher)
     if isinstance(teacher_test, NonFiniteError):
         raise teacher_test
@@ -223,14 +227,14 @@ def _write(
     assert not isinstance(test, NonFiniteError)
     learner, taught = member.learner, member.job.teacher is not None
     outcome, alone = learner.outcome, len(loop.learners) == 1
-    teacher = session.network if taught else None
-    checked = session.score_teacher() if taught and session.feeds.validation is not None else None
+    teacher = session.teaching.network if taught and session.teaching is not None else None
+    checked = session.score_teacher() if taught and session.around.feeds.validation is not None else None
     student_name = _name_of(member, network)
     result = Result(
         objective=str(member.plan.objective),
         student=student_name,
         teacher=None if teacher is None else teacher.name,
-        data=session.feeds.name,
+        data=session.around.feeds.name,
         seed=member.job.settings.seed,
         epochs=session.epochs,
         select="last" if learner.best_state is None else "best",
@@ -248,14 +252,14 @@ def _write(
         shared_seconds=None if alone else round(loop.shared_seconds, 3),
         shared_with=len(loop.learners),
         memory_mb=None if alone else round((member.footprint.kept + member.footprint.passing) / 2**20, 1),
-        peak_memory_mb=peak_memory_mb(session.device),
-        device=device_name(session.device),
-        processes=session.accelerator.num_processes,
+        peak_memory_mb=peak_memory_mb(session.around.device),
+        device=device_name(session.around.device),
+        processes=session.around.accelerator.num_processes,
         versions=versions(),
         command=command_line(),
         finished=now(),
     )
-    if member.runs is not None and session.accelerator.is_main_process:
+    if member.runs is not None and session.around.accelerator.is_main_process:
         # With a new classifier the old one is gone from the network, and does not belong in the file.
         state = network.state_dict() if isinstance(network, Projected) else learner.kept_state
         _keep(session, member, state, student_name, result, member.runs)
@@ -277,9 +281,9 @@ def _keep(
 ) -> None:
     from limbeck.report.card import model_card
 
-    metadata = card(student_name, session.feeds.data, member.network.preprocess)
+    metadata = card(student_name, session.around.feeds.data, member.network.preprocess)
     save_weights(state, runs.path / STUDENT, metadata)
-    runs.write_text("README.md", model_card(result, session.feeds.classes, read_card(runs.path / STUDENT)))
+    runs.write_text("README.md", model_card(result, session.around.feeds.classes, read_card(runs.path / STUDENT)))
     runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")
 
 

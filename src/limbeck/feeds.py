@@ -160,6 +160,11 @@ def unchanged_batches(data: ImageData, split: ImageSplit, settings: RunSettings,
     )
 
 
+def every_sample(data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device) -> Iterable[Batch]:
+    """The whole split in order without augmentation, on every process; can be walked again."""
+    return _in_parts(data, split, settings, device, 0, 1)
+
+
 def _in_order(
     data: ImageData, split: ImageSplit | None, settings: RunSettings, device: torch.device
 ) -> EvalBatches | None:
@@ -167,15 +172,14 @@ def _in_order(
 
 
 def _all_of(data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device) -> EvalBatches:
-    return lambda: eval_batches(
-        split,
-        settings.batch_size,
-        device,
-        rank(),
-        world_size(),
-        image_size=None if data.resident else data.image_size,
-        workers=0 if data.resident else settings.workers,
-    )
+    return lambda: _in_parts(data, split, settings, device, rank(), world_size())
+
+
+def _in_parts(
+    data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device, part: int, parts: int
+) -> Iterable[Batch]:
+    size, workers = (None, 0) if data.resident else (data.image_size, settings.workers)
+    return eval_batches(split, settings.batch_size, device, part, parts, image_size=size, workers=workers)
 
 
 def loader_feeds(

@@ -33,9 +33,7 @@ class CombinedTeacher:
     def signals(self, inputs: Tensor, batch: Batch) -> Signals:
         told = self.principal.signals(inputs, batch)
         with torch.no_grad():
-            logits = [_logits(ask(inputs, batch)) for ask in self.others]
-            place = self.rule.principal if self.rule.principal >= 0 else len(logits) + 1 + self.rule.principal
-            logits.insert(place, _logits(told))
+            logits = self.rule.in_order([_logits(told), *(_logits(ask(inputs, batch)) for ask in self.others)])
             made = self.rule.teach(logits, batch) if self.training else self.rule.answer(logits)
         return replace(told, logits=made)
 

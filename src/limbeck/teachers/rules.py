@@ -6,7 +6,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from limbeck.signals import Batch
 RULES: dict[str, type[Rule]] = {}
 """Rules by the names that they have in a teacher's text."""
 
-_SMALLEST_WEIGHTED = 2  # dimensions of a weight that is pruned: those of biases and norms have one
+T = TypeVar("T")
 
 
 class Rule(ABC):
@@ -62,6 +62,17 @@ class Rule(ABC):
     def others(self, network: nn.Module) -> list[nn.Module]:
         """Teachers that are made from the one that was given; none by default."""
         return []
+
+    def in_order(self, principal_first: Sequence[T]) -> list[T]:
+        """What belongs to each teacher in the order that the rule is for, from the order with the principal one first."""
+        principal, *others = principal_first
+        place = self.principal % len(principal_first)
+        return [*others[:place], principal, *others[place:]]
+
+    def principal_first(self, in_order: Sequence[T]) -> list[T]:
+        """The order of :meth:`in_order` undone."""
+        place = self.principal % len(in_order)
+        return [in_order[place], *in_order[:place], *in_order[place + 1 :]]
 
     def prepare(self, sample_losses: Tensor, index: Tensor) -> None:
         """Take the cross-entropy (M, n) of each of M teachers on the training samples of index (n,)."""
@@ -144,7 +155,7 @@ class Best(Rule, name="best"):
         return _picked(stacked, costs.argmin(dim=0))
 
     def answer(self, logits: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(logits)).mean(dim=0)
+        return Mean().answer(logits)
 
 
 class PrunedMix(Rule, name="pruned_mix"):
@@ -281,6 +292,4 @@ def pruned(network: nn.Module, amount: float) -> nn.Module:
 
 
 def _is_weighted(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    plain = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return plain and isinstance(weight, Tensor) and weight.ndim >= _SMALLEST_WEIGHTED
+    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)

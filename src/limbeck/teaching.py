@@ -1,0 +1,275 @@
+"""The teacher of a session: opened and checked, scored, and asked, live or from a cache."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from limbeck import losses
+from limbeck.caching import Caches, check_cachable
+from limbeck.combination import Combination, check_same_classes, open_teacher
+from limbeck.config import RunSettings, TeacherSettings
+from limbeck.data import FileBatches, ResidentBatches
+from limbeck.errors import NonFiniteError, SettingError, TapError, TeacherError
+from limbeck.evaluate import Score, score
+from limbeck.feeds import Feeds, every_sample
+from limbeck.job import Plan
+from limbeck.matching import Names
+from limbeck.networks import Network, open_network
+from limbeck.signals import Batch, Signals
+from limbeck.tasks.vision import Seen, VisionTask
+from limbeck.teachers import CachedTeacher, CombinedTeacher, FrozenTeacher, NoTeacher, Teacher, check_above_chance
+from limbeck.teachers.inference import for_inference
+
+logger = logging.getLogger("limbeck")
+
+Say = Callable[[str], None]
+
+EMBEDDED = frozenset({"embedding", "classifier", "embedding_map"})
+"""What a network gives only where its classifier is tapped."""
+
+
+@dataclass
+class Surroundings:
+    """What teacher and students of a session share.
+
+    probe: a batch of the training data. channels_last: whether images lie in memory with their channels last. say: gets a
+    line for each thing a user wants to know.
+    """
+
+    accelerator: Accelerator
+    settings: RunSettings
+    distill: TeacherSettings
+    feeds: Feeds
+    probe: Batch
+    say: Say
+    channels_last: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    def task_of(self, network: Network) -> VisionTask:
+        """How a network sees a batch."""
+        return VisionTask(network.preprocess, self.channels_last)
+
+
+class Teaching:
+    """The teacher that all students of a session have.
+
+    network: with the networks beside it, where it is several. classes: how many it tells apart.
+
+    Args:
+        needs: what the students' objectives need of it.
+
+    Raises:
+        LimbeckError: what is wrong with the teacher, or with its cache's settings.
+    """
+
+    def __init__(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> None:
+        self._around = around
+        set_seed(around.settings.seed)  # for a teacher without weights
+        check_cachable(around.distill, around.feeds, needs)
+        self.network = open_teacher(
+            teacher, lambda model, principal: self._open_one(model, needs if principal else frozenset())
+        )
+        around.say(f"teacher     {self.network.name}: {self.network.parameters:,} parameters")
+        self.classes: int | None = None
+        self._probed: tuple[Names, Signals] | None = None
+        self._score: Score | None = None
+        self._check_rule()
+
+    def _open_one(self, model: str | nn.Module, needs: frozenset[str]) -> Network:
+        around = self._around
+
+        def opened(embedding: bool) -> Network:
+            return open_network(
+                model,
+                who="teacher",
+                data=around.feeds.data,
+                probe=around.probe,
+                device=around.device,
+                classifier=around.distill.teacher_classifier,
+                embedding=embedding,
+                image_size=around.distill.teacher_size,
+            )
+
+        if needs & EMBEDDED:
+            return opened(True)
+        # A cache keeps the embedding for later runs too, where the teacher has one.
+        if around.distill.teacher_cache is not None:
+            with suppress(TapError):
+                return opened(True)
+        return opened(False)
+
+    def _check_rule(self) -> None:
+        """Several teachers must tell the same classes apart, and a rule that changes over time cannot be cached."""
+        rule = self.network.rule
+        if rule is None:
+            return
+        if not rule.cachable and self._around.distill.teacher_cache is not None:
+            raise SettingError(
+                f"teacher_cache: the answers of '{rule.name}' change from epoch to epoch, so they cannot be kept; "
+                "train without a cache."
+            )
+        if rule.needs_losses and self._around.feeds.data is None:
+            raise SettingError(
+                f"teacher: '{rule.name}' measures every training sample, which a loader of your own does not tell: "
+                "give the data by name or as ImageData."
+            )
+        told = self._each(self._around.probe)
+        check_same_classes({f"teacher {number}": logits.shape[-1] for number, logits in enumerate(told, 1)})
+
+    # -- its answers ---------------------------------------------------------------------------------------------------
+
+    def of_probe(self, seen: Seen) -> Signals:
+        """Its signals for the probe; the same answer serves every student that taps nothing new."""
+        taps: Names = {group: dict(paths) for group, paths in self.network.tapped.paths.items()}
+        if self._probed is None or self._probed[0] != taps:
+            told = FrozenTeacher(self.network.tapped).signals(seen.by(self._around.task_of(self.network)), seen.batch)
+            self._probed = taps, told
+            self.classes = None if told.logits is None else told.logits.shape[-1]
+        return self._probed[1]
+
+    def forget_probe(self) -> None:
+        """Let go of what it said of the probe, whose feature maps are large."""
+        self._probed = None
+
+    def logits(self, split: str) -> Callable[[Batch], Tensor]:
+        """From a batch of a split ("validation", "test" or "training") to the teacher's logits (B, C)."""
+        known = self._known_logits(split)
+
+        def predict(batch: Batch) -> Tensor:
+            signals = self._live(batch, training=False) if known is None else known.signals(batch.inputs, batch)
+            assert signals.logits is not None
+            return signals.logits.to(self._around.device)
+
+        return predict
+
+    def score(self) -> Score:
+        """Its score on the validation split, or on some training samples without one; checked, and once only.
+
+        Raises:
+            TeacherError: it is near chance, or its logits are not finite.
+        """
+        if self._score is not None:
+            return self._score
+        feeds = self._around.feeds
+        try:
+            split = "validation" if feeds.validation is not None else "training"
+            found = score(self.logits(split), feeds.check())
+        except NonFiniteError as error:
+            raise TeacherError(f"the teacher cannot teach: {error}") from None
+        self._around.say(
+            f"            the teacher's accuracy is {found.accuracy:.2%} on {found.count:,} {split} images"
+        )
+        if not self._around.distill.allow_weak_teacher:
+            assert self.classes is not None
+            check_above_chance(found, self.classes)
+        self._score = found
+        return found
+
+    def ready(self, plans: Sequence[Plan], names: Sequence[Names]) -> Teacher:
+        """Where its answers come from in training, once it is known what all students need of it.
+
+        ``names`` are what the students' objectives call the teacher's maps.
+
+        Raises:
+            CacheError: the teacher cache is of something else, damaged, or does not hold what is needed.
+        """
+        if not any(plan.needs_teacher for plan in plans):
+            return NoTeacher()
+        if self._around.distill.teacher_cache is None:
+            self._prepare_rule()
+            modules = [self._for_inference(each) for each in self.network.all]
+            return self._of_modules(modules, training=True)
+        batches = self._around.feeds.train
+        assert isinstance(batches, ResidentBatches | FileBatches)
+        needs = frozenset[str]().union(*(plan.needs for plan in plans))
+        return self._caches(training=True).of_training(batches, needs, names)
+
+    def channels_last(self) -> None:
+        """Put its weights in the memory order that the surroundings have now."""
+        for each in self.network.all:
+            each.tapped.to(memory_format=torch.channels_last)
+        self.forget_probe()
+
+    # -- how they are made ---------------------------------------------------------------------------------------------
+
+    def _known_logits(self, split: str) -> CachedTeacher | None:
+        data = self._around.feeds.data
+        images = None if data is None else {"validation": data.val, "test": data.test}.get(split)
+        if self._around.distill.teacher_cache is None or images is None:
+            return None
+        return self._caches(training=False).of_evaluation(split, images)
+
+    def _live(self, batch: Batch, *, training: bool) -> Signals:
+        batch = batch.to(self._around.device)
+        with self._around.accelerator.autocast():
+            teacher = self._of_modules([each.tapped for each in self.network.all], training=training)
+            return teacher.signals(self._around.task_of(self.network).inputs(batch), batch)
+
+    def _of_modules(self, modules: Sequence[nn.Module], *, training: bool) -> Teacher:
+        """The teacher that these modules make, which stand for its networks."""
+        first, *others = (FrozenTeacher(module) for module in modules)
+        if self.network.rule is None:
+            return first
+        asks = [
+            self._ask(other, self._around.task_of(each))
+            for other, each in zip(others, self.network.beside, strict=True)
+        ]
+        return CombinedTeacher(first, asks, self.network.rule, training=training)
+
+    def _ask(self, teacher: Teacher, task: VisionTask) -> Callable[[Tensor, Batch], Signals]:
+        same = task == self._around.task_of(self.network)
+        return lambda inputs, batch: teacher.signals(inputs if same else task.inputs(batch), batch)
+
+    def _caches(self, *, training: bool) -> Caches:
+        around, compute = self._around, partial(self._live, training=training)
+        return Caches(around.distill, around.feeds, self.network, compute, around.device, around.say)
+
+    def _prepare_rule(self) -> None:
+        """Tell a rule that asks for it how hard each training sample is for each teacher."""
+        rule, around = self.network.rule, self._around
+        if rule is None or not rule.needs_losses:
+            return
+        data = around.feeds.data
+        assert data is not None
+        around.say(
+            f"            how hard each of {len(data.train):,} training images is for {len(self.network.all)} experts is "
+            "measured"
+        )
+        costs: list[Tensor] = []
+        for batch in every_sample(data, data.train, around.settings, around.device):
+            batch = batch.to(around.device)
+            with around.accelerator.autocast():
+                told = self._each(batch)
+            costs.append(torch.stack([losses.cross_entropy(each.float(), batch.labels) for each in told]).cpu())
+        rule.prepare(torch.cat(costs, dim=1), data.train.index)
+
+    def _each(self, batch: Batch) -> list[Tensor]:
+        """The logits (B, C) of each of several networks, in the rule's order."""
+        rule = self.network.rule
+        assert rule is not None
+        told = []
+        for each in rule.in_order(self.network.all):
+            signals = FrozenTeacher(each.tapped).signals(self._around.task_of(each).inputs(batch), batch)
+            assert signals.logits is not None
+            told.append(signals.logits)
+        return told
+
+    def _for_inference(self, network: Network) -> nn.Module:
+        """A network as it is asked in training: what it must record is known by now."""
+        inputs = self._around.task_of(network).inputs(self._around.probe)
+        with self._around.accelerator.autocast():
+            return for_inference(network.tapped, inputs, compile=self._around.settings.compile, say=logger.info)
