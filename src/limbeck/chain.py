@@ -51,7 +51,8 @@ def run_with_assistants(
     # Of several processes the first looks at the data, and downloads them, before the others need them.
     if os.environ.get("RANK", "0") == "0":
         _check_sizes(job, names)
-    home = _home(job) if folder else None
+    own = job.settings.runs_dir / (job.settings.name or default_name(plan_of(job)))
+    home = own.with_name(f"{own.name}-assistants") if folder else None
     taught: list[Teacher] = [_single(job.teacher)]
     for number, name in enumerate(names, 1):
         say(f"assistant   {number} of {len(names)}: {name}")
@@ -59,7 +60,8 @@ def run_with_assistants(
     say("student     learns now")
     # From small to large, as rules that tell them apart by size want them.
     teacher = taught[-1] if rule is None else Combination(rule, tuple(reversed(taught)))
-    settings = {"assistants": [], "taught_by": CHAIN, "resume": _resumes(job, home)}
+    # The student's own run begins after the assistants, so it may not be there to be resumed.
+    settings = {"assistants": [], "taught_by": CHAIN, "resume": job.settings.resume and folder and own.exists()}
     if rule is None and isinstance(teacher, str):
         settings["teacher"] = teacher
     elif all(isinstance(each, str) for each in taught):
@@ -85,16 +87,6 @@ def _assistant(
     made = replace(job, student=name, teacher=teacher, objective=objective).with_settings(**settings)
     done = run(made, folder=home is not None, callbacks=callbacks, say=say)
     return done.student if done.folder is None else str(done.folder)
-
-
-def _home(job: Job) -> Path:
-    name = job.settings.name or default_name(plan_of(job))
-    return job.settings.runs_dir / f"{name}-assistants"
-
-
-def _resumes(job: Job, home: Path | None) -> bool:
-    """Whether the student's own run has begun: it begins after the assistants."""
-    return job.settings.resume and home is not None and home.with_name(home.name.removesuffix("-assistants")).exists()
 
 
 def _rule(text: str) -> Rule | None:

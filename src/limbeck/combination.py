@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from limbeck.errors import SettingError, SignalError, unknown_name
-from limbeck.expression import parse_call
+from limbeck.expression import parse_call, split_at_commas
 from limbeck.networks import Network
-from limbeck.objectives.expand import split_at_commas
 from limbeck.taps import Tapped
 from limbeck.teachers.rules import RULES, Rule
 

@@ -323,6 +323,15 @@ class CompareSettings(TeacherSettings):
         return [value] if isinstance(value, str) else value
 
 
+def defaults_of_runs() -> dict[str, Any]:
+    """Every setting that a run may have, as it is where the run's file does not tell it, since an older limbeck wrote it."""
+    kinds: tuple[type[Settings], ...] = (TrainSettings, CompareSettings, DistillSettings)
+    fields = {name: info for kind in kinds for name, info in kind.model_fields.items()}
+    return {
+        name: info.get_default(call_default_factory=True) for name, info in fields.items() if not info.is_required()
+    }
+
+
 class ExportSettings(Settings):
     """Write a student in the formats that others deploy."""
 

@@ -13,9 +13,10 @@ from limbeck.combination import Combination
 from limbeck.config import CompareSettings, DistillSettings, MemberSettings, TeacherSettings, TrainSettings
 from limbeck.data import ImageData
 from limbeck.errors import SettingError
+from limbeck.expression import split_at_commas
 from limbeck.job import Job, Loaders
 from limbeck.objectives import CE, Objective
-from limbeck.objectives.expand import expand_objectives, objective_identity, split_at_commas
+from limbeck.objectives.expand import expand_objectives, objective_identity
 from limbeck.runs import run_name
 
 Student = str | Callable[[], nn.Module]

@@ -11,13 +11,14 @@ import ast
 import difflib
 import math
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from limbeck.errors import SettingError
 
 _MAX_DEPTH = 100
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
 _PLAIN = "an argument is a number, a string in quotes, True, False, None, a list or a dict"
 
 
@@ -74,6 +75,42 @@ def parse_call(text: str, what: str) -> Call:
     if not isinstance(node, ast.Name | ast.Call):
         raise reader.error(node, "expected a name, or a name with keyword arguments in parentheses")
     return reader.call(node)
+
+
+def split_at_commas(text: object, what: str = "objectives") -> list[str]:
+    """The parts between commas that stand outside of brackets and quotes. A comma at the end is allowed.
+
+    Raises:
+        SettingError: no text, or nothing between two commas; ``what`` is the setting, for the message.
+    """
+    if not isinstance(text, str):
+        raise SettingError(f"{what}: expected text such as 'kd, icd(alpha=0.5), crd', got {text!r}.")
+    # One line, so that the places that Python's parser gives are places in the text.
+    text = " ".join(text.splitlines()).strip().removesuffix(",")
+    ends = [place for place, character, closed in _characters(text) if character == "," and closed]
+    starts = [0, *(end + 1 for end in ends)]
+    items = [text[start:end].strip() for start, end in zip(starts, [*ends, len(text)], strict=True)]
+    if len(items) > 1 and "" in items:
+        raise SettingError(f"{what}: nothing stands between two of the commas of {text!r}.")
+    return [item for item in items if item]
+
+
+def _characters(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Each character outside of quotes, its place, and whether every bracket before it is closed."""
+    expected: list[str] = []
+    quote, escaped = "", False
+    for place, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote and not escaped else quote
+            escaped = character == "\\" and not escaped
+        elif character in "'\"":
+            quote = character
+        else:
+            if character in _CLOSING:
+                expected.append(_CLOSING[character])
+            elif expected and character == expected[-1]:
+                expected.pop()
+            yield place, character, not expected
 
 
 def _parse(text: str, what: str) -> ast.expr:

@@ -95,7 +95,9 @@ class RunFolder:
             )
 
     def _check_same(self, settings: RunSettings) -> None:
-        before = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        # What the file does not tell was not there when it was written, and is as if it were left alone.
+        usual = yaml.safe_load(type(settings).model_construct().dump())
+        before = usual | yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
         self.chosen = {name: before.get(name) for name in settings.to_measure()}
         settings = settings.model_copy(update=self.chosen)
         now = yaml.safe_load(self._config(settings))

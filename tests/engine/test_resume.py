@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from limbeck.config import DistillSettings
@@ -173,6 +174,17 @@ def test_a_resumed_run_must_have_the_same_settings(tmp_path: Path) -> None:
     run(job_of(settings(tmp_path, epochs=1)))
     with pytest.raises(RunFolderError, match=r"other settings.*batch_size: 32 then, 16 now"):
         run(job_of(settings(tmp_path, epochs=1, batch_size=16, resume=True)))
+
+
+def test_a_run_of_an_older_limbeck_goes_on(tmp_path: Path) -> None:
+    run(job_of(settings(tmp_path, epochs=1)))
+    config = tmp_path / "run" / "config.yaml"
+    newer = {"assistants", "taught_by", "label_noise", "clip_norm"}
+    values = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({name: value for name, value in values.items() if name not in newer}))
+    run(job_of(settings(tmp_path, epochs=1, resume=True)))
+    with pytest.raises(RunFolderError, match=r"clip_norm: None then, 1\.0 now"):
+        run(job_of(settings(tmp_path, epochs=1, resume=True, clip_norm=1.0)))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

@@ -114,6 +114,14 @@ def test_only_settings_that_make_another_method_set_runs_apart(tmp_path: Path) -
     assert variants([read_run(path) for path in (first, second, third)]) == ["lr=0.1", "lr=0.2", ""]
 
 
+def test_a_setting_that_an_older_limbeck_had_not_is_as_if_it_were_left_alone(tmp_path: Path) -> None:
+    older = write_run(tmp_path / "a", make_result("kd()", 0, 0.5), settings={"lr": 0.1})
+    newer = write_run(tmp_path / "b", make_result("kd()", 1, 0.5), settings={"lr": 0.1, "label_noise": None})
+    noisy = write_run(tmp_path / "c", make_result("kd()", 2, 0.5), settings={"lr": 0.1, "taught_by": "mean"})
+    assert variants([read_run(path) for path in (older, newer)]) == ["", ""]
+    assert variants([read_run(path) for path in (older, noisy)]) == ["taught_by=chain", "taught_by=mean"]
+
+
 def test_other_weights_are_another_method_and_another_seed_is_not(tmp_path: Path) -> None:
     made = [("a", 0, "small"), ("a", 1, "small"), ("b", 0, "small"), ("a", 0, "small@warm")]
     found = []

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from limbeck.errors import SettingError
+from limbeck.expression import split_at_commas
 from limbeck.objectives.registry import objective_class, parse_objective
 from limbeck.objectives.schedules import SCHEDULES, weight_text
 
 LIMIT = 200
 """How many expressions a text may stand for."""
-
-_EXAMPLE = "'kd, icd(alpha=[0.1, 0.5, 1]), crd'"
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def expand_objectives(objectives: str | Sequence[str]) -> list[str]:
@@ -45,7 +43,7 @@ def expand_objectives(objectives: str | Sequence[str]) -> list[str]:
     texts = [objectives] if isinstance(objectives, str) else list(objectives)
     items = [item for text in texts for item in split_at_commas(text)]
     if not items:
-        raise SettingError(f"objectives: none is named; name some, as in {_EXAMPLE}.")
+        raise SettingError("objectives: none is named; name some, as in 'kd, icd(alpha=0.5), crd'.")
     ranges = [_ranges(item) for item in items]
     _check_number(items, [math.prod(len(part.values) for part in parts) for parts in ranges])
     expressions = [text for item, parts in zip(items, ranges, strict=True) for text in _combinations(item, parts)]
@@ -79,45 +77,6 @@ def _check_unique(expressions: Sequence[str]) -> None:
         if other is not text:
             same = "is named twice" if other == text else f"and {text!r} are the same objective"
             raise SettingError(f"objectives: {other!r} {same}; name each once, and ask for repetitions with seeds.")
-
-
-# Splitting at commas
-
-
-def split_at_commas(text: object, what: str = "objectives") -> list[str]:
-    """The parts between commas that stand outside of brackets and quotes. A comma at the end is allowed.
-
-    Raises:
-        SettingError: no text, or nothing between two commas; ``what`` is the setting, for the message.
-    """
-    if not isinstance(text, str):
-        raise SettingError(f"{what}: expected text such as {_EXAMPLE}, got {text!r}.")
-    # One line, so that the places that Python's parser gives are places in the text.
-    text = " ".join(text.splitlines()).strip().removesuffix(",")
-    ends = [place for place, character, closed in _characters(text) if character == "," and closed]
-    starts = [0, *(end + 1 for end in ends)]
-    items = [text[start:end].strip() for start, end in zip(starts, [*ends, len(text)], strict=True)]
-    if len(items) > 1 and "" in items:
-        raise SettingError(f"{what}: nothing stands between two of the commas of {text!r}.")
-    return [item for item in items if item]
-
-
-def _characters(text: str) -> Iterator[tuple[int, str, bool]]:
-    """Each character outside of quotes, its place, and whether every bracket before it is closed."""
-    expected: list[str] = []
-    quote, escaped = "", False
-    for place, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote and not escaped else quote
-            escaped = character == "\\" and not escaped
-        elif character in "'\"":
-            quote = character
-        else:
-            if character in _CLOSING:
-                expected.append(_CLOSING[character])
-            elif expected and character == expected[-1]:
-                expected.pop()
-            yield place, character, not expected
 
 
 # Ranges

@@ -135,51 +135,40 @@ class Ramp(Schedule):
 
 
 @dataclass(frozen=True)
-class Until(Schedule):
+class _Switch(Schedule):
+    epochs: int
+
+    def __post_init__(self) -> None:
+        check_whole("epochs", self.epochs, low=1)
+
+    @property
+    def bound(self) -> float:
+        return 1.0
+
+    def expression(self) -> str:
+        return f"{type(self).__name__.lower()}(epochs={self.epochs})"
+
+
+class Until(_Switch):
     """1 in the first epochs and 0 from then on.
 
     Args:
         epochs: how many epochs it is 1, at least 1.
     """
 
-    epochs: int
-
-    def __post_init__(self) -> None:
-        check_whole("epochs", self.epochs, low=1)
-
     def at(self, epoch: int) -> float:
         return float(epoch < self.epochs)
 
-    @property
-    def bound(self) -> float:
-        return 1.0
 
-    def expression(self) -> str:
-        return f"until(epochs={self.epochs})"
-
-
-@dataclass(frozen=True)
-class After(Schedule):
+class After(_Switch):
     """0 in the first epochs and 1 from then on.
 
     Args:
         epochs: how many epochs it is 0, at least 1.
     """
 
-    epochs: int
-
-    def __post_init__(self) -> None:
-        check_whole("epochs", self.epochs, low=1)
-
     def at(self, epoch: int) -> float:
         return float(epoch >= self.epochs)
-
-    @property
-    def bound(self) -> float:
-        return 1.0
-
-    def expression(self) -> str:
-        return f"after(epochs={self.epochs})"
 
 
 SCHEDULES: Mapping[str, type[Schedule]] = {"after": After, "decay": Decay, "ramp": Ramp, "until": Until}

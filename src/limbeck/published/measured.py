@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from limbeck.config import DistillSettings, TrainSettings
+from limbeck.config import defaults_of_runs
 from limbeck.data.sources import find_source
 from limbeck.errors import LimbeckError
 from limbeck.objectives.expand import objective_identity
@@ -17,11 +17,7 @@ from limbeck.report.read import Run, read_run
 from limbeck.report.statistics import Stat
 from limbeck.runs import CONFIG, RESULT
 
-_DEFAULTS = {
-    name: info.get_default(call_default_factory=True)
-    for kind in (TrainSettings, DistillSettings)
-    for name, info in kind.model_fields.items()
-}
+_DEFAULTS = defaults_of_runs()
 # Where, how and from what a run was started. Any other setting, one of a later limbeck too, must be the protocol's or the
 # default.
 _HARMLESS = {

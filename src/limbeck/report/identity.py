@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from limbeck.config import defaults_of_runs
 from limbeck.report.read import Run
 
 # Where, how and from what a run was started, or what its result says itself: no reason to call it another method.
@@ -32,6 +33,7 @@ def variants(runs: list[Run]) -> list[str]:
     Networks of one name can start from different weights: the texts that name them count, as in ``resnet32x4@FILE``.
     Each run is of something (``Run.about``).
     """
+    usual = defaults_of_runs()
     identities = [_identity(run) for run in runs]
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for identity, run in zip(identities, runs, strict=True):
@@ -39,9 +41,9 @@ def variants(runs: list[Run]) -> list[str]:
     texts = []
     for identity, run in zip(identities, runs, strict=True):
         twins = groups[identity]
-        names = [name for name in run.settings if name not in _SAME_METHOD]
-        differing = [n for n in names if len({_told(t.settings.get(n)) for t in twins}) > 1]
-        texts.append(", ".join(f"{name}={run.settings[name]}" for name in differing))
+        names = [name for name in dict.fromkeys(n for t in twins for n in t.settings) if name not in _SAME_METHOD]
+        differing = [n for n in names if len({_told({**usual, **t.settings}.get(n)) for t in twins}) > 1]
+        texts.append(", ".join(f"{name}={({**usual, **run.settings}).get(name)}" for name in differing))
     return texts
 
 
