@@ -179,12 +179,12 @@ def test_a_resumed_run_must_have_the_same_settings(tmp_path: Path) -> None:
 def test_a_run_of_an_older_limbeck_goes_on(tmp_path: Path) -> None:
     run(job_of(settings(tmp_path, epochs=1)))
     config = tmp_path / "run" / "config.yaml"
-    newer = {"assistants", "taught_by", "label_noise", "clip_norm"}
+    newer = {"assistants", "taught_by", "label_noise", "momentum"}
     values = yaml.safe_load(config.read_text())
     config.write_text(yaml.safe_dump({name: value for name, value in values.items() if name not in newer}))
     run(job_of(settings(tmp_path, epochs=1, resume=True)))
-    with pytest.raises(RunFolderError, match=r"clip_norm: None then, 1\.0 now"):
-        run(job_of(settings(tmp_path, epochs=1, resume=True, clip_norm=1.0)))
+    with pytest.raises(RunFolderError, match=r"momentum: 0\.9 then, 0\.5 now"):
+        run(job_of(settings(tmp_path, epochs=1, resume=True, momentum=0.5)))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
