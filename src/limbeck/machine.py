@@ -28,7 +28,8 @@ def versions() -> dict[str, str]:
 
 def command_line() -> str:
     """The command this process was started with."""
-    program = Path(sys.argv[0]).name
+    path = Path(sys.argv[0])
+    program = f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
     return " ".join([program, *(f"'{a}'" if any(c in a for c in " +*()") else a for a in sys.argv[1:])])
 
 

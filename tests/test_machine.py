@@ -1,0 +1,18 @@
+"""What a run tells of the machine it ran on and of how it was started."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from limbeck.machine import command_line
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [("/usr/bin/limbeck", "limbeck"), ("/lib/python3/site-packages/limbeck/__main__.py", "python -m limbeck")],
+)
+def test_the_command_can_be_given_again(program: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "distill", "--objective", "ce + icd()", "--teacher", "mean(a,b)"])
+    assert command_line() == f"{told} distill --objective 'ce + icd()' --teacher 'mean(a,b)'"
