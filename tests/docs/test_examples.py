@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,22 @@ def test_the_example_loss_keeps_the_contract(desk: Path) -> None:
 
 def test_the_readmes_cifar_figures_are_those_of_the_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for run in ("resnet20-teacher", "resnet8-alone", "resnet8-kd", "resnet8-icd+kd"):
+    for run in ("resnet8-alone", "resnet8-kd", "resnet8-icd+kd"):
         result = json.loads((ROOT / "results" / "cifar100-cpu" / f"cifar100-{run}.json").read_text(encoding="utf-8"))
         assert f"{100 * result['test']['accuracy']:.2f} %" in text
+
+
+def test_the_tables_of_methods_are_those_of_the_results() -> None:
+    folder = ROOT / "results" / "cifar100-methods"
+    runs = json.loads((folder / "runs.json").read_text(encoding="utf-8"))
+    accuracies: dict[str, list[float]] = {}
+    for name, result in runs.items():
+        accuracies.setdefault(name.rpartition("-seed")[0], []).append(100 * result["test"]["accuracy"])
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", folder / "README.md")]
+    assert len(accuracies) == len(runs) / 3 == 12
+    for values in accuracies.values():
+        figure = f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+        assert all(figure in page for page in pages), figure
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
