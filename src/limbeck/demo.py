@@ -21,7 +21,7 @@ from limbeck.report.table import MethodRow
 from limbeck.runs import EVALUATION, STUDENT
 
 if TYPE_CHECKING:
-    from limbeck.evaluate.suite import Evaluation
+    from limbeck.evaluate.record import Evaluation
 
 REPORT = "report.html"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.evaluate.suite import Evaluation
+from limbeck.evaluate.record import Evaluation
 
 from .conftest import Run, finish, no_traceback, subprocess_of
 

@@ -15,9 +15,9 @@ from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Cost, Costs, Ratios
 from limbeck.evaluate.distribution import OutOfDistribution
 from limbeck.evaluate.fidelity import Fidelity, LayerCka
+from limbeck.evaluate.record import Entry, Evaluation
 from limbeck.evaluate.retrieval import Retrieval
 from limbeck.evaluate.robustness import Robustness
-from limbeck.evaluate.suite import Entry, Evaluation
 from limbeck.evaluate.transfer import Transfer
 
 T = TypeVar("T")
@@ -46,14 +46,13 @@ def _across(found: Mapping[str, T], most: int = _ACROSS) -> Iterator[dict[str, T
 
 
 def _scores(evaluation: Evaluation, networks: Mapping[str, Entry]) -> Table:
-    scores = {who: entry.score for who, entry in networks.items()}
-    count = next(iter(scores.values())).count
+    count = next(iter(networks.values())).count
     table = _table(f"{evaluation.data}, {count:,} images of {evaluation.split}")
     for who, entry in networks.items():
         table.add_column(escape(f"{who}\n{entry.model}"), justify="right", overflow="fold")
     _fill(
         table,
-        scores,
+        networks,
         [
             ("accuracy", lambda score: score.accuracy, ".2%"),
             ("top-5 accuracy", lambda score: score.top5, ".2%"),

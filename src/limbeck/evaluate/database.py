@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from limbeck import losses
 from limbeck.errors import DataError, check_choice, check_whole
+from limbeck.evaluate.kinds import Count, Share
+
+Metric = Literal["cosine", "l2"]
 
 _LEVELS = 11
 _ENTRIES = 2_000_000
@@ -24,13 +28,13 @@ class DatabaseRetrieval:
     queries, which is about what a random order reaches.
     """
 
-    metric: str
-    queries: int
-    database: int
-    map: float
-    top: int
-    precision: float
-    chance: float
+    metric: Metric
+    queries: Count
+    database: Count
+    map: Share
+    top: Count
+    precision: Share
+    chance: Share
 
 
 def database_retrieval(
@@ -39,7 +43,7 @@ def database_retrieval(
     database: Tensor,
     database_labels: Tensor,
     *,
-    metric: str,
+    metric: Metric,
     top: int = 100,
 ) -> DatabaseRetrieval:
     """From embeddings (Q, D) and labels (Q,) of queries, and (N, D) and (N,) of a database that holds none of them.

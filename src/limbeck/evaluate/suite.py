@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,11 @@ from torch import nn
 
 from limbeck.data import ImageData, load_data
 from limbeck.errors import LimbeckError, NonFiniteError, SettingError
-from limbeck.evaluate.accuracy import Score, score_of
+from limbeck.evaluate.accuracy import score_of
 from limbeck.evaluate.bench import TEACHER, Bench, Options, batches_of, check_classes, split_of, tapped
-from limbeck.evaluate.calibration import Scaled
-from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Costs, costs
-from limbeck.evaluate.distribution import OutOfDistribution
-from limbeck.evaluate.embedding_map import EmbeddingMap
-from limbeck.evaluate.examples import Example
-from limbeck.evaluate.fidelity import Fidelity
 from limbeck.evaluate.parts import COST, PARTS, WITH_EMBEDDING, check_options
-from limbeck.evaluate.retrieval import Retrieval
-from limbeck.evaluate.robustness import Robustness
-from limbeck.evaluate.transfer import Transfer
-from limbeck.files import atomic_path
+from limbeck.evaluate.record import Entry, Evaluation
 from limbeck.machine import command_line, now, versions
 from limbeck.models.spec import parse_spec
 from limbeck.networks import Network, open_network, resolve
@@ -36,70 +26,11 @@ from limbeck.signals import Batch
 
 logger = logging.getLogger("limbeck")
 
-SCHEMA = 2
-
 # Of these sources a network without weights is random, so its figures would say nothing.
 _RANDOM_WITHOUT_WEIGHTS = ("zoo", "timm", "torchvision")
 
 Model = str | nn.Module
 """Run folder, weights file that limbeck wrote, network by name as in NAME@FILE, or the network itself."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One network of an evaluation: its role, "teacher" or "student", what it is, how it was taught, and its scores."""
-
-    role: str
-    model: str
-    method: str | None
-    parameters: int
-    score: Score
-
-    def as_dict(self) -> dict[str, Any]:
-        """Numbers and text alone, the scores beside the rest."""
-        facts = {name: value for name, value in asdict(self).items() if name != "score"}
-        return facts | asdict(self.score)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures. Parts that were not asked for are None; the others have one entry for each network, by its name.
-
-    The teacher's name is "teacher". fidelity, examples and the ratios of costs have one for each student.
-    failures: parts that could not be done, and why. remarks: what could not be told, and why.
-    """
-
-    data: str
-    split: str
-    classes: Sequence[str]
-    networks: Mapping[str, Entry]
-    classification: Mapping[str, Classification] | None = None
-    calibration: Mapping[str, Scaled] | None = None
-    fidelity: Mapping[str, Fidelity] | None = None
-    retrieval: Mapping[str, Retrieval] | None = None
-    distribution: Mapping[str, OutOfDistribution] | None = None
-    robustness: Mapping[str, Robustness] | None = None
-    transfer: Mapping[str, Transfer] | None = None
-    transfer_data: str | None = None
-    cost: Costs | None = None
-    examples: Mapping[str, Sequence[Example]] | None = None
-    embedding_map: EmbeddingMap | None = None
-    failures: Mapping[str, str] = field(default_factory=dict)
-    remarks: Sequence[str] = ()
-    command: str = field(default_factory=command_line)
-    versions: Mapping[str, str] = field(default_factory=versions)
-    when: str = field(default_factory=now)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Numbers, text, lists and mappings alone, the same keys whatever was asked for."""
-        value = asdict(self)
-        value["networks"] = {who: entry.as_dict() for who, entry in self.networks.items()}
-        return {"schema": SCHEMA} | value
-
-    def write(self, path: Path) -> None:
-        """Write the figures as JSON, in the place of another evaluation if there is one."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.as_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def evaluate_networks(
@@ -177,10 +108,13 @@ def evaluate_networks(
     return Evaluation(
         data=images.name,
         split=split,
-        classes=images.classes,
+        classes=tuple(images.classes),
         networks=entries,
         failures=failures,
         remarks=tuple(bench.remarks),
+        command=command_line(),
+        versions=versions(),
+        when=now(),
         **found,
     )
 
@@ -233,8 +167,13 @@ def _entries(bench: Bench, methods: Mapping[str, str]) -> dict[str, Entry]:
         except NonFiniteError as error:
             raise NonFiniteError(f"{who}: {error}") from None
         network = bench.networks[who]
-        role = TEACHER if who == TEACHER else "student"
-        found[who] = Entry(role, network.name, methods.get(who), network.parameters, score)
+        found[who] = Entry(
+            **asdict(score),
+            role=TEACHER if who == TEACHER else "student",
+            model=network.name,
+            method=methods.get(who),
+            parameters=network.parameters,
+        )
     return found
 
 

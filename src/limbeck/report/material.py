@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.errors import SettingError
-from limbeck.report.evaluation import Evaluated, read_evaluation
-from limbeck.report.evaluation.record import Record
+from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.report.identity import variants
 from limbeck.report.names import MethodKey, labels_of
 from limbeck.report.read import Run, find_evaluations, find_runs, read_run
@@ -31,6 +30,14 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Evaluated:
+    """An evaluation and where it was read."""
+
+    path: Path
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
 class Material:
     """What was found.
 
@@ -46,9 +53,9 @@ class Material:
     skipped: Sequence[tuple[Path, str]]
 
     @property
-    def records(self) -> list[Record]:
-        """The evaluations' values."""
-        return [evaluated.record for evaluated in self.evaluations]
+    def records(self) -> list[Evaluation]:
+        """The evaluations without the places where they were read."""
+        return [evaluated.evaluation for evaluated in self.evaluations]
 
     @property
     def unfinished(self) -> list[Method]:
@@ -86,7 +93,7 @@ def _evaluations(paths: Iterable[Path]) -> tuple[list[Evaluated], list[tuple[Pat
     found, unread = [], []
     for path in paths:
         try:
-            found.append(read_evaluation(path))
+            found.append(Evaluated(path, read_evaluation(path)))
         except ValueError as error:
             unread.append((path, str(error)))
     return found, unread

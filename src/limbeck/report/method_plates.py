@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.costs import macs_by_parameters
 from limbeck.report.curves import loss_curves, validation_curve
-from limbeck.report.evaluation.record import Record
 from limbeck.report.figures import Dots, Mark, Series, against, curves, dots, panels
 from limbeck.report.material import Material, Method
 from limbeck.report.plate_html import COLOURS
@@ -148,13 +148,13 @@ def _tested(method: Method) -> list[float]:
 # Against cost
 
 
-def has_operations_of(record: Record, material: Material) -> bool:
+def has_operations_of(evaluation: Evaluation, material: Material) -> bool:
     """Whether :func:`accuracy_section` draws all networks of an evaluation against multiply-accumulates, over seeds."""
-    found = _costs(record.data, material)
+    found = _costs(evaluation.data, material)
     if found is None or not found.counted:
         return False
     drawn = {(row.is_teacher, row.student, row.parameters) for row in found.rows}
-    networks = record.networks.values()
+    networks = evaluation.networks.values()
     return {(each.role == "teacher", each.model, each.parameters) for each in networks} <= drawn
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation.classes import classes
 from limbeck.report.evaluation.correlation import correlation
 from limbeck.report.evaluation.cost import cost
@@ -13,12 +14,11 @@ from limbeck.report.evaluation.embedding import embedding
 from limbeck.report.evaluation.examples import examples
 from limbeck.report.evaluation.fidelity import fidelity
 from limbeck.report.evaluation.overview import overview
-from limbeck.report.evaluation.record import Evaluated, Record
 from limbeck.report.evaluation.reliability import reliability
 from limbeck.report.evaluation.robustness import robustness
 from limbeck.report.sections import Section
 
-_PARTS: Sequence[Callable[[Record, str], list[Section]]] = (
+_PARTS: Sequence[Callable[[Evaluation, str], list[Section]]] = (
     cost,
     classes,
     examples,
@@ -32,17 +32,17 @@ _PARTS: Sequence[Callable[[Record, str], list[Section]]] = (
 
 
 def evaluation_sections(
-    record: Evaluated, prefix: str = "evaluation", leave_out: Collection[str] = ()
+    evaluation: Evaluation, prefix: str = "evaluation", leave_out: Collection[str] = ()
 ) -> list[Section]:
     """What one evaluation has to show; a part that it does not have gives no section.
 
     prefix: letters, digits and hyphens; begins the names of all sections and plates, which are unique for each prefix.
     leave_out: names of plates, without the prefix, that are not wanted.
     """
-    found = [section for part in _PARTS for section in part(record.record, prefix)]
+    found = [section for part in _PARTS for section in part(evaluation, prefix)]
     unwanted = {f"{prefix}-{name}" for name in leave_out}
     kept = [
         replace(section, plates=tuple(plate for plate in section.plates if plate.name not in unwanted))
         for section in found
     ]
-    return [overview(record.record, prefix), *kept]
+    return [overview(evaluation, prefix), *kept]
