@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from limbeck.data import ImageData, ImageSplit, load_data
 from limbeck.errors import DataError, NonFiniteError, SettingError, SignalError
 from limbeck.evaluate.bench import Options, with_channels
+from limbeck.evaluate.cifar_c import read_cifar_c
 from limbeck.evaluate.parts import NAMES, check_parts
 from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.evaluate.suite import evaluate_networks
@@ -304,7 +305,7 @@ def test_cifar_c_beside_the_corruptions(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.tile(test.labels.numpy(), 5))
     np.save(tmp_path / "fog.npy", np.tile(test.images.permute(0, 2, 3, 1).numpy(), (5, 1, 1, 1)))
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
-    options = Options(("robustness",), cifar_c=tmp_path)
+    options = Options(("robustness",), cifar_c=read_cifar_c(tmp_path))
     found = evaluate_networks(network, data, options=options)
     assert found.robustness is not None
     (fog,) = found.robustness["model"].cifar_c or ()
@@ -313,9 +314,9 @@ def test_cifar_c_beside_the_corruptions(tmp_path: Path) -> None:
     assert "has no" in found.remarks[0]
     with pytest.raises(SettingError, match="cifar_c holds images in colour"):
         evaluate_networks(network, colour, options=options)
-    (tmp_path / "labels.npy").unlink()
-    with pytest.raises(DataError, match=r"labels\.npy"):
-        evaluate_networks(network, data, options=options)
+    fewer = replace(data, classes=data.classes[:9])
+    with pytest.raises(DataError, match=r"labels\.npy must be in 0 to 8"):
+        evaluate_networks(network, fewer, options=options)
 
 
 def test_the_file_is_what_is_told(pair: Evaluation, tmp_path: Path) -> None:

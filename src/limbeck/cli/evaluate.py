@@ -105,11 +105,12 @@ def _check_output(path: Path) -> None:
 
 def _options(settings: EvaluateSettings, parts: tuple[str, ...], data: ImageData) -> Options:
     from limbeck.evaluate.bench import NOISE, Options
+    from limbeck.evaluate.cifar_c import read_cifar_c
 
     return Options(
         parts=parts,
         robustness_limit=settings.robustness_limit,
-        cifar_c=settings.cifar_c,
+        cifar_c=None if settings.cifar_c is None else read_cifar_c(settings.cifar_c),
         transfer=None if settings.transfer is None else _other(settings.transfer, settings, data),
         protocol=settings.transfer_protocol,
         transfer_epochs=settings.transfer_epochs,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final, Literal
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from limbeck.data import ImageData, ImageSplit, Preprocess, eval_batches
 from limbeck.data.stratify import choose
 from limbeck.errors import LimbeckError, SettingError, SignalError
+from limbeck.evaluate.cifar_c import CifarC
 from limbeck.evaluate.collect import Gathered, Read, collect
 from limbeck.evaluate.embedding_map import LIMIT as MAP_LIMIT
 from limbeck.evaluate.transfer import AUTHORS_EPOCHS
@@ -42,7 +42,7 @@ class Options:
 
     parts: tuple[str, ...] = ()
     robustness_limit: int = 1000
-    cifar_c: Path | None = None
+    cifar_c: CifarC | None = None
     transfer: ImageData | None = None
     protocol: Literal["frozen", "authors", "both"] = "frozen"
     transfer_epochs: int = AUTHORS_EPOCHS

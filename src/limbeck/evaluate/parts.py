@@ -15,7 +15,7 @@ from limbeck.data.stratify import choose
 from limbeck.errors import DataError, SettingError, unknown_name
 from limbeck.evaluate.bench import NOISE, TEACHER, Bench, Options, normalised_for, recoloured, split_of
 from limbeck.evaluate.calibration import scaled_calibration
-from limbeck.evaluate.cifar_c import cifar_c, read_cifar_c
+from limbeck.evaluate.cifar_c import cifar_c
 from limbeck.evaluate.classification import classification
 from limbeck.evaluate.distribution import out_of_distribution
 from limbeck.evaluate.embedding_map import embedding_map
@@ -93,15 +93,14 @@ def _robustness(bench: Bench) -> Figures:
     answers = {who: _answer(network) for who, network in bench.networks.items()}
     batches = bench.batches(bench.sample(bench.options.robustness_limit))
     found = robustness(answers, batches)
-    if bench.options.cifar_c is None:
+    corrupted = bench.options.cifar_c
+    if corrupted is None:
         return {"robustness": found}
-    absent = read_cifar_c(bench.options.cifar_c, classes=len(bench.data.classes)).missing
-    if absent:
-        bench.say(f"CIFAR-C: {bench.options.cifar_c} has no {', '.join(absent)}.")
+    if corrupted.missing:
+        bench.say(f"CIFAR-C: {corrupted.folder} has no {', '.join(corrupted.missing)}.")
     other = cifar_c(
         answers,
-        bench.options.cifar_c,
-        classes=len(bench.data.classes),
+        corrupted,
         image_size=bench.data.image_size,
         batch_size=bench.batch_size,
         device=bench.device,
@@ -287,7 +286,7 @@ def check_options(options: Options, data: ImageData) -> set[str]:
             raise SettingError(
                 f"cifar_c holds images in colour, and those of {data.name} have {data.in_channels} channel."
             )
-        read_cifar_c(options.cifar_c, classes=len(data.classes))
+        options.cifar_c.check_classes(len(data.classes))
     return parts
 
 
