@@ -29,7 +29,7 @@ def png(size: int = 4) -> str:
 def make_record(
     students: Sequence[str] = ("icd-seed0", "kd-seed0"), classes: Sequence[str] = NAMES, *, teacher: bool = True
 ) -> dict[str, Any]:
-    """Every part that an evaluation of schema 2 had at first, all keys of each; the same numbers each time."""
+    """Every part of an evaluation, all keys of each; the same numbers each time."""
     numbers = random.Random(0)
     accuracy = {"teacher": 0.9} if teacher else {}
     accuracy |= {who: 0.8 - 0.03 * place for place, who in enumerate(students)}
@@ -47,6 +47,7 @@ def make_record(
             who: {"queries": 200, "map": value / 2, "precision_at_1": value, "chance": 0.1}
             for who, value in accuracy.items()
         },
+        "database": {who: [_database(metric, value) for metric in ("cosine", "l2")] for who, value in accuracy.items()},
         "distribution": {who: _distribution(value) for who, value in accuracy.items()},
         "robustness": {who: _robustness(value) for who, value in accuracy.items()},
         "transfer": {who: _transfer(value) for who, value in accuracy.items()},
@@ -142,6 +143,11 @@ def _fidelity(classes: int, numbers: random.Random) -> dict[str, Any]:
         "consistency_embedding": None,
         "aligned_on": None,
     }
+
+
+def _database(metric: str, accuracy: float) -> dict[str, Any]:
+    figures = {"map": accuracy / 2, "top": 100, "precision": accuracy, "chance": 0.2}
+    return {"metric": metric, "queries": 200, "database": 1000, **figures}
 
 
 def _distribution(accuracy: float) -> dict[str, Any]:

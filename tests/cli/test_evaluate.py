@@ -18,6 +18,7 @@ NOT_ASKED = (
     "calibration",
     "fidelity",
     "retrieval",
+    "database",
     "distribution",
     "robustness",
     "transfer",
@@ -49,7 +50,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_figures_in_one_command(limbeck: Run, work: Path, other: Path) -> None:
     words = ["evaluate", "runs/teacher", "--teacher", "runs/teacher", "--all", "--robustness-limit", "50"]
-    words += ["--transfer", str(other), "--transfer-protocol", "both", "--transfer-epochs", "2"]
+    words += ["--transfer", str(other), "--transfer-protocol", "both", "--transfer-epochs", "2", "--parts", "database"]
     said = limbeck(*words, "--ood", str(other), "--test-limit", "200", "--json")
     assert said.code == 0, said.err
     value = json.loads(said.out)
@@ -66,10 +67,27 @@ def test_all_figures_in_one_command(limbeck: Run, work: Path, other: Path) -> No
 
 
 def test_tables_of_some_parts(limbeck: Run, work: Path) -> None:
-    words = ["evaluate", "runs/teacher", "--parts", "calibration,accuracy", "--parts", "cost", "--ood", "noise"]
+    words = [
+        "evaluate",
+        "runs/teacher",
+        "--parts",
+        "calibration,accuracy,database",
+        "--parts",
+        "cost",
+        "--ood",
+        "noise",
+    ]
     said = limbeck(*words, "--test-limit", "150", "--quiet")
     assert said.code == 0, said.err
-    for part in ("ECE, bins of equal width", "temperature", "hardest classes", "multiply-accumulates", "uniform noise"):
+    for part in (
+        "ECE, bins of equal width",
+        "temperature",
+        "hardest classes",
+        "multiply-accumulates",
+        "uniform noise",
+        "by cosine",
+        "of the first 100",
+    ):
         assert part in said.out
     assert "student against teacher" not in said.out
     assert said.err == ""

@@ -72,6 +72,7 @@ def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageDat
         "calibration",
         "fidelity",
         "retrieval",
+        "database",
         "distribution",
         "robustness",
         "transfer",
@@ -83,6 +84,31 @@ def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageDat
     assert value["calibration"]["model"]["raw"]["reliability"][14]["high"] == 1.0
     facts = ["role", "model", "method", "parameters", "count", "accuracy", "top5", "nll", "agreement", "kl"]
     assert sorted(alone["networks"]["model"]) == sorted(facts)
+
+
+def test_training_images_are_found_by_test_images(small: ImageData, learned: nn.Module) -> None:
+    found = evaluate_networks(learned, small, options=Options(("database",))).database
+    assert found is not None
+    assert small.test is not None
+    assert [each.metric for each in found["model"]] == ["cosine", "l2"]
+    for each in found["model"]:
+        assert (each.queries, each.database, each.top) == (len(small.test), len(small.train), 100)
+        assert 3 * each.chance < each.precision < each.map < 1
+
+
+def test_what_the_database_needs(small: ImageData, learned: nn.Module) -> None:
+    few = replace(small, train=small.train.subset(torch.arange(99)), damage=("a tail is cut off",))
+    found = evaluate_networks(learned, few, options=Options(("database",)))
+    assert found.database is None
+    assert found.remarks == (
+        "the database was changed on purpose: a tail is cut off.",
+        "model: database is left out: retrieval: the database has 99 images, and the first 100 are asked for.",
+    )
+    found = evaluate_networks(learned, small, split="train", options=Options(("database",)))
+    assert found.database is None
+    assert found.remarks == (
+        "database is left out: the training images are the database, and they are the split evaluated too.",
+    )
 
 
 def test_the_networks_are_left_as_they_were(small: ImageData, learned: nn.Module) -> None:

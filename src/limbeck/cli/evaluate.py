@@ -73,10 +73,11 @@ def _parts(settings: EvaluateSettings) -> set[str]:
 
 def _possible(parts: set[str], settings: EvaluateSettings, teacher: str | None) -> tuple[str, ...]:
     """With --all every part too that has something to say; who names another is told what it lacks."""
-    from limbeck.evaluate.parts import NAMES, WITH_TEACHER
+    from limbeck.evaluate.parts import NAMED_ALONE, NAMES, WITH_TEACHER
 
     if settings.all:
-        parts = parts | {name for name in NAMES if name != "transfer" and (teacher or name not in WITH_TEACHER)}
+        usual = {name for name in NAMES if name not in NAMED_ALONE}
+        parts = parts | (usual if teacher else usual - WITH_TEACHER)
     return tuple(name for name in NAMES if name in parts)
 
 

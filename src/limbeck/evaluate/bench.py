@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 NOISE: Final = "noise"
 TEACHER: Final = "teacher"
+
+Figures = dict[str, Any]
+"""Fields of an ``Evaluation``."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from limbeck.evaluate.accuracy import Score
 from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Costs
+from limbeck.evaluate.database import DatabaseRetrieval
 from limbeck.evaluate.distribution import OutOfDistribution
 from limbeck.evaluate.embedding_map import EmbeddingMap
 from limbeck.evaluate.examples import Example
@@ -53,6 +54,7 @@ class Evaluation:
     calibration: Mapping[str, Scaled] | None = None
     fidelity: Mapping[str, Fidelity] | None = None
     retrieval: Mapping[str, Retrieval] | None = None
+    database: Mapping[str, Annotated[tuple[DatabaseRetrieval, ...], Field(min_length=1)]] | None = None
     distribution: Mapping[str, OutOfDistribution] | None = None
     robustness: Mapping[str, Robustness] | None = None
     transfer: Mapping[str, Transfer] | None = None
@@ -135,6 +137,8 @@ def _misfits(evaluation: Evaluation) -> Iterator[str]:
     for who, classification in (evaluation.classification or {}).items():
         if len(classification.classes) != classes:
             yield f"classification.{who:.40}: it has {len(classification.classes)} classes, the data {classes}"
+    if len({tuple((each.metric, each.top) for each in found) for found in (evaluation.database or {}).values()}) > 1:
+        yield "database: the networks have other metrics than each other"
     for who, fidelity in (evaluation.fidelity or {}).items():
         matrix = fidelity.correlation.matrix
         if matrix is not None and {len(matrix), *map(len, matrix)} != {classes}:
@@ -146,7 +150,10 @@ def _misfits(evaluation: Evaluation) -> Iterator[str]:
 def _named(evaluation: Evaluation) -> Iterator[tuple[str, Iterable[str]]]:
     parts: dict[str, Mapping[str, object] | None] = {
         name: getattr(evaluation, name)
-        for name in ("classification", "calibration", "fidelity", "retrieval", "distribution", "robustness", "transfer")
+        for name in (
+            *("classification", "calibration", "fidelity", "retrieval", "database"),
+            *("distribution", "robustness", "transfer"),
+        )
     }
     parts["examples"] = evaluation.examples
     if evaluation.cost is not None:

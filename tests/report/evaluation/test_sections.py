@@ -26,6 +26,7 @@ PARTS = {
     "calibration": {"reliability"},
     "fidelity": {"fidelity", "correlation"},
     "retrieval": {"retrieval"},
+    "database": {"database"},
     "distribution": {"distribution"},
     "robustness": {"robustness"},
     "transfer": {"transfer"},

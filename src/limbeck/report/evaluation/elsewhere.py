@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from limbeck.evaluate.database import Metric
 from limbeck.evaluate.record import Evaluation
 from limbeck.evaluate.transfer import Transfer
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
@@ -9,11 +12,12 @@ from limbeck.report.evaluation._words import in_order, percent, teachers
 from limbeck.report.sections import Section
 
 _NETWORK = Column("network", "Its short name", number=False)
+_METRICS: Mapping[Metric, str] = {"cosine": "cosine", "l2": "distance"}
 
 
 def elsewhere(evaluation: Evaluation, prefix: str) -> list[Section]:
     """A section with a table each, of the parts that there are."""
-    found = [_distribution(evaluation), _retrieval(evaluation), _transfer(evaluation)]
+    found = [_distribution(evaluation), _retrieval(evaluation), _database(evaluation), _transfer(evaluation)]
     return [
         Section(f"{prefix}-{name}", title, html=body, lead=lead)
         for name, title, lead, body in found
@@ -76,6 +80,36 @@ def _retrieval(evaluation: Evaluation) -> _Part:
     ]
     count = max(found[who].queries for who in shown)
     lead = f"Each of {count:,} images is a query among all others, by cosine; those of its class should come first."
+    return name, title, lead, table(title, columns, rows, teachers(evaluation))
+
+
+def _database(evaluation: Evaluation) -> _Part:
+    name, title = "database", "Retrieval of training images"
+    found = evaluation.database
+    if not found:
+        return name, title, "", None
+    first = next(iter(found.values()))
+    columns = [_NETWORK]
+    for each in first:
+        by = _METRICS[each.metric]
+        columns += [
+            Column(f"mAP, {by}", f"Mean over the queries of the 11-point average precision, by {by}"),
+            Column(f"precision at {each.top}, {by}", f"Share of the query's class among the first {each.top}, by {by}"),
+        ]
+    columns.append(Column("chance", "About the mAP of a random order"))
+    shown = in_order(evaluation, found)
+    rows = [
+        [
+            Cell(who),
+            *(figure(value, percent) for each in found[who] for value in (each.map, each.precision)),
+            figure(found[who][0].chance, percent),
+        ]
+        for who in shown
+    ]
+    lead = (
+        f"Each of {first[0].queries:,} images of the {evaluation.split} split is a query among the {first[0].database:,} "
+        "images of the training split; those of its class should come first."
+    )
     return name, title, lead, table(title, columns, rows, teachers(evaluation))
 
 
