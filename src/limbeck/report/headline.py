@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from limbeck.report.costs import Price, cost_words, price, price_of
-from limbeck.report.statistics import LEVEL, paired_difference
+from limbeck.report.statistics import LEVEL, Stat, paired_difference
 from limbeck.report.table import MethodRow, warning
 
 if TYPE_CHECKING:
@@ -25,14 +25,19 @@ def headline(rows: Sequence[MethodRow], evaluations: Sequence[Evaluation] = ()) 
         others = "Other students and data sets are in the table." if len(winners) > 1 else ""
         sure = (_among_methods(best, rows), _sureness(best, rows), others, _timing(cost))
         return _kept_sentence(best, cost) + _beaten(best, rows), " ".join(filter(None, sure))
-    scored = [row for row in rows if not row.is_teacher and (row.test or row.validation_best)]
+    scored = [(*found, row) for row in rows if not row.is_teacher and (found := _accuracy(row)) is not None]
     if not scored:
         told = map(_of_evaluation, evaluations)
         return next((words for words in told if words), ("No finished run has an accuracy yet", ""))
-    best = max(scored, key=lambda row: (row.test or row.validation_best).mean)  # type: ignore[union-attr]  # filtered above
-    stat, split = (best.test, "test") if best.test else (best.validation_best, "validation")
-    assert stat is not None
+    stat, split, best = max(scored, key=lambda found: found[0].mean)
     return f"{best.label} reaches {100 * stat.mean:.1f} % {split} accuracy on {best.data}", _sureness(best, rows)
+
+
+def _accuracy(row: MethodRow) -> tuple[Stat, str] | None:
+    """A row's accuracy and the split that it is of: the test's, or else the best on validation."""
+    if row.test is not None:
+        return row.test, "test"
+    return None if row.validation_best is None else (row.validation_best, "validation")
 
 
 def _winners(rows: Sequence[MethodRow]) -> list[MethodRow]:
@@ -103,11 +108,11 @@ def _timing(cost: Price | None) -> str:
 
 def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
     runs = f"mean of {len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed, so without an error bar"
-    stat = row.test or row.validation_best
-    assert stat is not None
+    found = _accuracy(row)
+    assert found is not None
+    stat, split = found
     spread = f" ± {100 * stat.std:.2f}" if stat.std is not None else ""
-    split = "Test" if row.test else "Validation"
-    text = f"{split} accuracy {100 * stat.mean:.2f}{spread} % with {row.student} on {row.data} ({runs})."
+    text = f"{split.capitalize()} accuracy {100 * stat.mean:.2f}{spread} % with {row.student} on {row.data} ({runs})."
     base = _baseline(row, rows)
     if base is None or row.difference is None:
         return text
