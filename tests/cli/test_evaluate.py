@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,31 @@ def test_a_teacher_that_is_gone_is_said(limbeck: Run, work: Path, students: Path
         config.write_text(text)
     assert said.code == 0, said.err
     assert "the runs' teacher runs/gone is not here" in said.err
+
+
+def test_a_network_of_a_plugin_is_told_what_to_give(limbeck: Run, work: Path) -> None:
+    # A folder may come from somebody else: what it names is not run unasked.
+    (work / "mine.py").write_text("raise SystemExit('it was run')")
+    folder = work / "runs" / "foreign"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("data: digits\nplugins: [mine.py]\n")
+    (folder / "student.safetensors").write_bytes((work / "runs" / "teacher" / "student.safetensors").read_bytes()[:100])
+    said = limbeck("evaluate", "runs/foreign")
+    assert said.code == 2
+    assert "with --plugins mine.py; give it here too if you trust it" in " ".join(no_traceback(said))
+    shutil.rmtree(folder)
+
+
+def test_a_teacher_of_several_networks(limbeck: Run, work: Path, students: Path) -> None:
+    teacher = "mean(runs/teacher, runs/students/icd-seed0)"
+    said = limbeck("evaluate", "runs/students", "--teacher", teacher, "--parts", "fidelity", "--json")
+    assert said.code == 0, said.err
+    value = json.loads(said.out)
+    assert list(value["networks"]) == ["icd-seed0", "teacher"]
+    assert value["networks"]["teacher"]["model"] == teacher
+    said = limbeck("evaluate", "runs/students", "--teacher", "mean(runs/teacher, runs/gone)", "--all")
+    assert said.code == 2
+    assert "runs/gone" in no_traceback(said)[0]
 
 
 def test_runs_on_different_data_are_refused(limbeck: Run, work: Path, students: Path) -> None:

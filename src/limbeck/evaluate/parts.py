@@ -9,6 +9,7 @@ from torch import Tensor
 
 from limbeck.data import ImageData
 from limbeck.errors import DataError, SettingError, unknown_name
+from limbeck.evaluate.answers import answer
 from limbeck.evaluate.bench import NOISE, TEACHER, Bench, Figures, Options, split_of
 from limbeck.evaluate.calibration import scaled_calibration
 from limbeck.evaluate.cifar_c import cifar_c
@@ -124,7 +125,7 @@ def _robustness(bench: Bench) -> Figures:
 
 def _answer(network: Network) -> Answer:
     def logits(images: Tensor) -> Tensor:
-        found: Tensor | None = network.tapped(network.preprocess(images)).logits
+        found = answer(network, images).logits
         assert found is not None
         return found
 
