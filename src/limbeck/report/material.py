@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from limbeck.errors import SettingError
 from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.report.identity import variants
+from limbeck.report.looks import method_numbers
 from limbeck.report.names import MethodKey, labels_of
 from limbeck.report.read import Run, find_evaluations, find_runs, read_run
 from limbeck.report.statistics import Stat
@@ -56,6 +58,11 @@ class Material:
     def records(self) -> list[Evaluation]:
         """The evaluations without the places where they were read."""
         return [evaluated.evaluation for evaluated in self.evaluations]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each method's colour, by its label."""
+        return method_numbers((method.row.label for method in self.methods), self.records)
 
     @property
     def unfinished(self) -> list[Method]:

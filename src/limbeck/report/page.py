@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
@@ -71,16 +71,19 @@ def _sections(material: Material) -> list[Section]:
     sections = [*methods_section(material), *accuracy_section(material)]
     for number, evaluated in enumerate(material.evaluations, 1):
         leave_out = [ACCURACY_AGAINST_COST] if has_operations_of(evaluated.evaluation, material) else []
-        sections += _of_evaluation(evaluated, number if len(material.evaluations) > 1 else None, leave_out)
+        place = number if len(material.evaluations) > 1 else None
+        sections += _of_evaluation(evaluated, place, leave_out, material.numbers)
     drawn = [*sections, *attention_section(material), *losses_section(material)]
     return [*drawn, *status_sections(material), *making_sections(material)]
 
 
-def _of_evaluation(evaluated: Evaluated, number: int | None, leave_out: Sequence[str]) -> list[Section]:
+def _of_evaluation(
+    evaluated: Evaluated, number: int | None, leave_out: Sequence[str], numbers: Mapping[str, int]
+) -> list[Section]:
     """Its sections; of several evaluations, which are numbered, each goes by names of its own, and says which it is."""
     if number is None:
-        return evaluation_sections(evaluated.evaluation, leave_out=leave_out)
-    sections = evaluation_sections(evaluated.evaluation, f"evaluation{number}", leave_out)
+        return evaluation_sections(evaluated.evaluation, leave_out=leave_out, numbers=numbers)
+    sections = evaluation_sections(evaluated.evaluation, f"evaluation{number}", leave_out, numbers)
     folder = evaluated.path.absolute().parent.name
     return [replace(section, title=f"{section.title} ({folder})") for section in sections]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from limbeck.evaluate.record import Evaluation
@@ -30,12 +30,15 @@ class Cast:
         return tuple(self.numbers.items())
 
 
-def cast(evaluation: Evaluation, having: Collection[str]) -> Cast:
-    """Teacher and students of those in ``having``: of more than five students the most accurate, in their order."""
+def cast(evaluation: Evaluation, having: Collection[str], looks: Mapping[str, int]) -> Cast:
+    """Teacher and students of those in ``having``: of more than five students the most accurate, in their order.
+
+    looks: the number of each network's colour; 0 is the teacher's.
+    """
     students = [who for who in evaluation.students if who in having]
     best = sorted(students, key=lambda who: evaluation.networks[who].accuracy, reverse=True)[:MOST_STUDENTS]
     shown = [who for who in students if who in best]
-    numbers = {who: number for number, who in enumerate(shown, start=1)}
+    numbers = {who: looks[who] for who in shown}
     if evaluation.teacher is not None and evaluation.teacher in having:
         numbers = {evaluation.teacher: 0, **numbers}
     return Cast(numbers, _remark(len(students), [who for who in students if who not in best]))

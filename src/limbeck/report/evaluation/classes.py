@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
@@ -36,12 +36,12 @@ class _Change:
     high: float
 
 
-def classes(evaluation: Evaluation, prefix: str) -> list[Section]:
+def classes(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """Losses and gains of each student as bars, and the accuracy of all classes in a table."""
     found = evaluation.classification
     if not found:
         return []
-    shown = cast(evaluation, found)
+    shown = cast(evaluation, found, numbers)
     with_teacher = evaluation.teacher is not None and evaluation.teacher in found
     plates = (
         [_plate(evaluation, who, f"{prefix}-classes-{shown.numbers[who]}") for who in shown.students]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ _NAMED = 12
 _SIZE = (4.4, 3.8)
 
 
-def correlation(evaluation: Evaluation, prefix: str) -> list[Section]:
+def correlation(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A heat map a student, all in the same colours."""
     found = evaluation.fidelity
     if not found:
@@ -31,7 +31,7 @@ def correlation(evaluation: Evaluation, prefix: str) -> list[Section]:
             return []
         many = f"the record holds no matrix of the {len(evaluation.classes):,} classes (it holds those of up to 200)"
         return [Section(name, title, lead=f"There is no heat map: {many}. The table above has the figures.")]
-    shown = cast(evaluation, drawn)
+    shown = cast(evaluation, drawn, numbers)
     top = max(_absolute(drawn[who].correlation).max() for who in shown.students)
     plates = tuple(
         Plate(

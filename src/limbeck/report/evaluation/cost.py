@@ -23,21 +23,21 @@ _SIZE = (4.4, 3.3)
 _BESIDE = 3.0  # points within so many times each other's cost have their names in one column
 
 
-def cost(evaluation: Evaluation, prefix: str) -> list[Section]:
+def cost(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """Accuracy against multiply-accumulates, latency with its quartiles, and the figures of all in tables."""
     costs = evaluation.cost
     if costs is None or not costs.networks:
         return []
-    plates = [_against(evaluation, costs, f"{prefix}-{ACCURACY_AGAINST_COST}")]
+    plates = [_against(evaluation, costs, numbers, f"{prefix}-{ACCURACY_AGAINST_COST}")]
     sizes = dict.fromkeys(each.batch for one in costs.networks.values() for each in one.latency)
-    plates += [_latency(evaluation, costs, size, f"{prefix}-latency-{size}") for size in sizes]
+    plates += [_latency(evaluation, costs, size, numbers, f"{prefix}-latency-{size}") for size in sizes]
     shown = in_order(evaluation, costs.networks)
     rows = [_row(who, costs.networks[who], list(sizes)) for who in shown]
     body = table("Cost of the networks", _columns(list(sizes)), rows, teachers(evaluation))
     body += _ratios(evaluation, costs, list(sizes))
     lead = (
         f"Operations of one image; time and memory measured on {costs.device}, the networks in turn, preprocessing left out."
-        f"{cast(evaluation, costs.networks).remark}"
+        f"{cast(evaluation, costs.networks, numbers).remark}"
     )
     return [Section(f"{prefix}-cost", "Cost", tuple(plate for plate in plates if plate is not None), body, lead)]
 
@@ -53,9 +53,9 @@ class _Point:
     number: int
 
 
-def _against(evaluation: Evaluation, costs: Costs, name: str) -> Plate | None:
+def _against(evaluation: Evaluation, costs: Costs, numbers: Mapping[str, int], name: str) -> Plate | None:
     having = {who: each for who, each in costs.networks.items() if each.macs > 0}
-    shown = cast(evaluation, having)
+    shown = cast(evaluation, having, numbers)
     found = [
         _Point(who, having[who].macs, 100 * evaluation.networks[who].accuracy, number)
         for who, number in shown.numbers.items()
@@ -129,9 +129,9 @@ def _apart(group: Sequence[_Point], gap: float) -> list[tuple[_Point, float]]:
 # Latency
 
 
-def _latency(evaluation: Evaluation, costs: Costs, size: int, name: str) -> Plate | None:
+def _latency(evaluation: Evaluation, costs: Costs, size: int, numbers: Mapping[str, int], name: str) -> Plate | None:
     found = {who: each for who in costs.networks if (each := _at(costs.networks[who], size)) is not None}
-    shown = cast(evaluation, found)
+    shown = cast(evaluation, found, numbers)
     rows = list(shown.numbers)
     if not rows:
         return None

@@ -15,7 +15,7 @@ _NETWORK = Column("network", "Its short name", number=False)
 _METRICS: Mapping[Metric, str] = {"cosine": "cosine", "l2": "distance"}
 
 
-def elsewhere(evaluation: Evaluation, prefix: str) -> list[Section]:
+def elsewhere(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A section with a table each, of the parts that there are."""
     found = [_distribution(evaluation), _retrieval(evaluation), _database(evaluation), _transfer(evaluation)]
     return [

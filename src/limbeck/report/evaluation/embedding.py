@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,12 @@ class _Panel:
     points: np.ndarray  # (N, 2)
 
 
-def embedding(evaluation: Evaluation, prefix: str) -> list[Section]:
+def embedding(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """One wide figure with a map a network."""
     found = evaluation.embedding_map
     if found is None or not found.networks or not found.labels:
         return []
-    shown = cast(evaluation, found.networks)
+    shown = cast(evaluation, found.networks, numbers)
     if not shown.numbers:
         return []
     labels = np.asarray(found.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 
 from limbeck.evaluate.examples import Example
 from limbeck.evaluate.record import Evaluation
@@ -14,12 +15,12 @@ _SIDE = 104
 _GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.9rem;list-style:none;padding:0"
 
 
-def examples(evaluation: Evaluation, prefix: str) -> list[Section]:
+def examples(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A grid of images for each student."""
     found = {who: images for who, images in (evaluation.examples or {}).items() if images}
     if not found:
         return []
-    shown = cast(evaluation, found)
+    shown = cast(evaluation, found, numbers)
     parts = [_grid(who, found[who]) for who in shown.students]
     lead = f"The class that is right, and what the student says instead and how sure it is.{shown.remark}"
     title = "Images the teacher gets right and a student wrong"

@@ -33,7 +33,7 @@ _COLUMNS = (
 )
 
 
-def fidelity(evaluation: Evaluation, prefix: str) -> list[Section]:
+def fidelity(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A table with a row a student."""
     found = evaluation.fidelity
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -28,12 +29,12 @@ _COLUMNS = (
 )
 
 
-def reliability(evaluation: Evaluation, prefix: str) -> list[Section]:
+def reliability(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A reliability diagram a network, and the figures of all in a table."""
     found = evaluation.calibration
     if not found:
         return []
-    shown = cast(evaluation, found)
+    shown = cast(evaluation, found, numbers)
     plates = tuple(_plate(who, found[who], f"{prefix}-reliability-{n}") for who, n in shown.numbers.items())
     rows = [_row(who, found[who]) for who in in_order(evaluation, found)]
     lead = (

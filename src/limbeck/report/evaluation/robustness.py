@@ -24,12 +24,12 @@ _COLUMNS = (
 )
 
 
-def robustness(evaluation: Evaluation, prefix: str) -> list[Section]:
+def robustness(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """Accuracy against severity, by corruption and against an attack's budget, and the means in a table."""
     found = evaluation.robustness
     if not found:
         return []
-    shown = cast(evaluation, found)
+    shown = cast(evaluation, found, numbers)
     plates = _corrupted(
         f"{prefix}-corruptions", _OURS, {who: found[who].corruptions for who in shown.numbers}, found, shown
     )
