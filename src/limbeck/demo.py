@@ -17,7 +17,7 @@ from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
 from limbeck.job import job_of
 from limbeck.objectives.expand import expand_objectives
-from limbeck.report.table import MethodRow
+from limbeck.report.rows import MethodRow
 from limbeck.runs import EVALUATION, STUDENT
 
 if TYPE_CHECKING:

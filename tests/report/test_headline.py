@@ -9,7 +9,7 @@ import pytest
 from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.report.costs import share
 from limbeck.report.headline import headline
-from limbeck.report.table import summarise
+from limbeck.report.rows import summarise
 
 from .conftest import make_evaluation, make_result, write_evaluation
 

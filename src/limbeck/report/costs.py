@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limbeck.report.table import MethodRow
+from limbeck.report.rows import MethodRow
 
 if TYPE_CHECKING:
     from limbeck.evaluate.cost import Cost

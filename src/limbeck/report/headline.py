@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from limbeck.report.costs import Price, cost_words, price, price_of
+from limbeck.report.rows import MethodRow
 from limbeck.report.statistics import LEVEL, Stat, paired_difference
-from limbeck.report.table import MethodRow, warning
+from limbeck.report.table import warning
 
 if TYPE_CHECKING:
     from limbeck.evaluate.record import Evaluation

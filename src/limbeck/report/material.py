@@ -13,8 +13,8 @@ from limbeck.report.identity import variants
 from limbeck.report.looks import method_numbers
 from limbeck.report.names import MethodKey, labels_of
 from limbeck.report.read import Run, find_evaluations, find_runs, read_run
+from limbeck.report.rows import MethodRow, method_key, summarise
 from limbeck.report.statistics import Stat
-from limbeck.report.table import MethodRow, method_key, summarise
 from limbeck.runs import Result
 
 

@@ -14,8 +14,8 @@ from limbeck.report.figures import Dots, Mark, Series, against, curves, dots, pa
 from limbeck.report.material import Material, Method
 from limbeck.report.plate_html import COLOURS
 from limbeck.report.plates import Plate
+from limbeck.report.rows import MethodRow
 from limbeck.report.sections import Section
-from limbeck.report.table import MethodRow
 
 # More lines in one figure than colours are not told apart: then each method has a panel, or most stand back in grey.
 _FEW = COLOURS

@@ -20,8 +20,8 @@ from limbeck.report.material import Evaluated, Material, gather
 from limbeck.report.method_plates import accuracy_section, has_operations_of, losses_section
 from limbeck.report.plate_files import write_plates
 from limbeck.report.plate_html import figure_html
+from limbeck.report.rows import MethodRow
 from limbeck.report.sections import Section
-from limbeck.report.table import MethodRow
 from limbeck.report.tables_html import methods_section
 
 TITLE = "Distillation report"
