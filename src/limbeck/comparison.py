@@ -18,7 +18,7 @@ from limbeck.errors import Failure, RunFolderError
 from limbeck.job import Distilled, Job, Plan, plan_of
 from limbeck.matching import Names
 from limbeck.report.read import read_run
-from limbeck.report.table import MethodRow, summarise
+from limbeck.report.rows import MethodRow, summarise
 from limbeck.runs import EVALUATION, FAILURE, Result, RunFolder, run_name
 from limbeck.session import Session
 from limbeck.teaching import Say

@@ -17,11 +17,11 @@ from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
 from limbeck.job import job_of
 from limbeck.objectives.expand import expand_objectives
-from limbeck.report.table import MethodRow
+from limbeck.report.rows import MethodRow
 from limbeck.runs import EVALUATION, STUDENT
 
 if TYPE_CHECKING:
-    from limbeck.evaluate.suite import Evaluation
+    from limbeck.evaluate.record import Evaluation
 
 REPORT = "report.html"
 
@@ -88,7 +88,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
 def _evaluate(done: Comparison, teacher: Path) -> Evaluation:
     """Every figure of the students of the first seed that can be told without other data."""
     from limbeck.evaluate.bench import Options
-    from limbeck.evaluate.parts import NAMES
+    from limbeck.evaluate.parts import NAMED_ALONE, NAMES
     from limbeck.evaluate.suite import evaluate_networks
     from limbeck.report.names import method_label
 
@@ -100,7 +100,7 @@ def _evaluate(done: Comparison, teacher: Path) -> Evaluation:
         "digits",
         teacher=str(teacher),
         methods={name: method_label(result) for name, result in chosen.items()},
-        options=Options(tuple(name for name in NAMES if name != "transfer"), robustness_limit=60, map_limit=200),
+        options=Options(tuple(name for name in NAMES if name not in NAMED_ALONE), robustness_limit=60, map_limit=200),
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from limbeck.evaluate.suite import Evaluation
+from limbeck.evaluate.record import Evaluation
 
 from .conftest import Run, finish, no_traceback, subprocess_of
 
@@ -18,6 +19,7 @@ NOT_ASKED = (
     "calibration",
     "fidelity",
     "retrieval",
+    "database",
     "distribution",
     "robustness",
     "transfer",
@@ -49,7 +51,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_figures_in_one_command(limbeck: Run, work: Path, other: Path) -> None:
     words = ["evaluate", "runs/teacher", "--teacher", "runs/teacher", "--all", "--robustness-limit", "50"]
-    words += ["--transfer", str(other), "--transfer-protocol", "both", "--transfer-epochs", "2"]
+    words += ["--transfer", str(other), "--transfer-protocol", "both", "--transfer-epochs", "2", "--parts", "database"]
     said = limbeck(*words, "--ood", str(other), "--test-limit", "200", "--json")
     assert said.code == 0, said.err
     value = json.loads(said.out)
@@ -66,10 +68,27 @@ def test_all_figures_in_one_command(limbeck: Run, work: Path, other: Path) -> No
 
 
 def test_tables_of_some_parts(limbeck: Run, work: Path) -> None:
-    words = ["evaluate", "runs/teacher", "--parts", "calibration,accuracy", "--parts", "cost", "--ood", "noise"]
+    words = [
+        "evaluate",
+        "runs/teacher",
+        "--parts",
+        "calibration,accuracy,database",
+        "--parts",
+        "cost",
+        "--ood",
+        "noise",
+    ]
     said = limbeck(*words, "--test-limit", "150", "--quiet")
     assert said.code == 0, said.err
-    for part in ("ECE, bins of equal width", "temperature", "hardest classes", "multiply-accumulates", "uniform noise"):
+    for part in (
+        "ECE, bins of equal width",
+        "temperature",
+        "hardest classes",
+        "multiply-accumulates",
+        "uniform noise",
+        "by cosine",
+        "of the first 100",
+    ):
         assert part in said.out
     assert "student against teacher" not in said.out
     assert said.err == ""
@@ -185,6 +204,31 @@ def test_a_teacher_that_is_gone_is_said(limbeck: Run, work: Path, students: Path
         config.write_text(text)
     assert said.code == 0, said.err
     assert "the runs' teacher runs/gone is not here" in said.err
+
+
+def test_a_network_of_a_plugin_is_told_what_to_give(limbeck: Run, work: Path) -> None:
+    # A folder may come from somebody else: what it names is not run unasked.
+    (work / "mine.py").write_text("raise SystemExit('it was run')")
+    folder = work / "runs" / "foreign"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("data: digits\nplugins: [mine.py]\n")
+    (folder / "student.safetensors").write_bytes((work / "runs" / "teacher" / "student.safetensors").read_bytes()[:100])
+    said = limbeck("evaluate", "runs/foreign")
+    assert said.code == 2
+    assert "with --plugins mine.py; give it here too if you trust it" in " ".join(no_traceback(said))
+    shutil.rmtree(folder)
+
+
+def test_a_teacher_of_several_networks(limbeck: Run, work: Path, students: Path) -> None:
+    teacher = "mean(runs/teacher, runs/students/icd-seed0)"
+    said = limbeck("evaluate", "runs/students", "--teacher", teacher, "--parts", "fidelity", "--json")
+    assert said.code == 0, said.err
+    value = json.loads(said.out)
+    assert list(value["networks"]) == ["icd-seed0", "teacher"]
+    assert value["networks"]["teacher"]["model"] == teacher
+    said = limbeck("evaluate", "runs/students", "--teacher", "mean(runs/teacher, runs/gone)", "--all")
+    assert said.code == 2
+    assert "runs/gone" in no_traceback(said)[0]
 
 
 def test_runs_on_different_data_are_refused(limbeck: Run, work: Path, students: Path) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 from limbeck.cli.figures import tables
 from limbeck.data import ImageData, ImageSplit
 from limbeck.evaluate.bench import Options
-from limbeck.evaluate.suite import Evaluation, evaluate_networks
+from limbeck.evaluate.record import Evaluation
+from limbeck.evaluate.suite import evaluate_networks
 
 CLASSES = 60  # of which the record keeps the counts that are not 0
 

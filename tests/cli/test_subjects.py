@@ -69,9 +69,9 @@ def test_runs_may_differ_in_what_is_given_or_not_looked_at(make: Make) -> None:
     with pytest.raises(SettingError, match=r"few has test_limit=10 and all has test_limit=None.*give --test-limit"):
         subjects(runs, None)
     assert list(subjects(runs, None, given={"test_limit"}).models) == ["few", "all"]
-    assert list(subjects(runs, None, split="validation").models) == ["few", "all"]
+    assert list(subjects(runs, None, splits=["validation"]).models) == ["few", "all"]
     with pytest.raises(SettingError, match="label_noise"):
-        subjects(runs, None, split="train")
+        subjects(runs, None, splits=["train", "test"])
 
 
 def test_validation_images_that_one_was_trained_on_are_said(make: Make) -> None:
@@ -80,7 +80,7 @@ def test_validation_images_that_one_was_trained_on_are_said(make: Make) -> None:
     assert "those of most (val_fraction=0.04); less had others" in remark
     assert subjects(runs, None, given={"val_fraction"}).remarks == ()
     with pytest.raises(SettingError, match="val_fraction"):
-        subjects(runs, None, split="validation")
+        subjects(runs, None, splits=["validation"])
 
 
 def test_the_teacher_is_found_from_where_the_run_was_started(
@@ -108,3 +108,46 @@ def test_the_teacher_is_found_from_where_the_run_was_started(
 def test_a_teacher_without_a_file_is_here(make: Make, teacher: str) -> None:
     found = subjects([str(make("kd", teacher=teacher))], None)
     assert (found.teacher, found.remarks) == (teacher, ())
+
+
+def test_a_teacher_that_lies_among_the_runs_is_no_student(make: Make, tmp_path: Path) -> None:
+    teacher, other = make("teacher"), make("other")
+    one = make("one", teacher=str(teacher))
+    found = subjects([str(tmp_path / "runs")], None)
+    assert (list(found.models), found.teacher) == (["one", "other"], str(teacher))
+    assert list(subjects([str(tmp_path / "runs")], f"mean({teacher}, {other})").models) == ["one"]
+    # Who names it means it.
+    assert list(subjects([str(one), str(teacher)], None).models) == ["one", "teacher as student"]
+    assert list(subjects([str(tmp_path / "runs"), str(teacher)], None).models) == ["one", "other", "teacher as student"]
+
+
+def test_what_the_runs_say_of_their_networks_is_taken_over(make: Make) -> None:
+    teacher = str(make("teacher"))
+    own = {"student_classifier": "head", "teacher_size": 48, "teacher_classifier": "fc", "plugins": ["nets.py"]}
+    one = str(make("one", teacher=teacher, **own))
+    other = str(make("other", teacher=teacher, teacher_size=48, teacher_classifier="fc", plugins=["nets.py", "more"]))
+    found = subjects([one, other], None)
+    assert found.classifiers == {"one": "head", "teacher": "fc"}
+    assert found.sizes == {"teacher": 48}
+    assert found.plugins == ("nets.py", "more")
+    # Of another teacher the runs know nothing.
+    assert subjects([one], "elsewhere").sizes == {}
+    smaller = str(make("smaller", teacher=teacher))
+    found = subjects([one, smaller], None)
+    assert found.teacher is None
+    assert f"{teacher} with teacher_classifier=fc, teacher_size=48" in found.remarks[0]
+
+
+def test_a_teacher_of_several_networks_is_found_from_where_the_run_was_started(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make("first")
+    make("second")
+    run = make("one", teacher="mean(runs/first, runs/second, weights=[2, 1])", runs_dir="runs")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = subjects([str(run)], None)
+    assert found.teacher == f"mean({tmp_path}/runs/first, {tmp_path}/runs/second, weights=[2, 1])"
+    (tmp_path / "runs" / "second" / STUDENT).unlink()
+    (tmp_path / "runs" / "second").rename(tmp_path / "runs" / "gone")
+    assert "is not here" in subjects([str(run)], None).remarks[0]

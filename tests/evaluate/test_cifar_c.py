@@ -68,7 +68,7 @@ def accuracy(answer: Callable[[Tensor], Tensor], array: np.ndarray[Any, Any], la
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
 def test_figures_are_those_of_a_loop(folder: Path, batch_size: int) -> None:
     networks = {"student": by_corner, "teacher": by_brightness}
-    found = cifar_c(networks, folder, classes=CLASSES, image_size=(4, 4), batch_size=batch_size)
+    found = cifar_c(networks, read_cifar_c(folder), image_size=(4, 4), batch_size=batch_size)
     assert list(found) == ["student", "teacher"]
     for who, answer in networks.items():
         # In the order of the paper, whatever that of the files, and the extra one last.
@@ -97,7 +97,7 @@ def test_a_limit_takes_the_same_test_images_at_each_severity(tmp_path: Path) -> 
         return nn.functional.one_hot(images[:, 2, 0, 0].long(), CLASSES).float()
 
     found = cifar_c(
-        {"model": answer}, save(tmp_path / "c", arrays), classes=CLASSES, image_size=(2, 2), batch_size=4, limit=6
+        {"model": answer}, read_cifar_c(save(tmp_path / "c", arrays)), image_size=(2, 2), batch_size=4, limit=6
     )
     assert found["model"][0].severities == (1,) * 5
     places, severities, labels = torch.cat(seen).long().unbind(1)
@@ -115,19 +115,9 @@ def test_images_are_brought_to_the_size_of_the_data(folder: Path) -> None:
         shown.append(images)
         return by_brightness(images)
 
-    cifar_c({"model": answer}, folder, classes=CLASSES, image_size=(6, 8), batch_size=COUNT)
+    cifar_c({"model": answer}, read_cifar_c(folder), image_size=(6, 8), batch_size=COUNT)
     first = torch.from_numpy(np.load(folder / "gaussian_noise.npy")[:COUNT]).permute(0, 3, 1, 2)
     assert torch.equal(shown[0], resize_all(first, (6, 8)))
-
-
-def test_no_network_is_called_before_the_folder_is_checked(folder: Path) -> None:
-    np.save(folder / "saturate.npy", np.zeros((5, 4, 4, 3), np.uint8))
-
-    def answer(images: Tensor) -> Tensor:
-        raise AssertionError("called")
-
-    with pytest.raises(DataError, match=r"saturate\.npy has 5 images, and labels\.npy has 60 labels"):
-        cifar_c({"model": answer}, folder, classes=CLASSES, image_size=(4, 4))
 
 
 def test_files_are_mapped_and_not_read(folder: Path) -> None:
@@ -158,6 +148,7 @@ def test_files_are_mapped_and_not_read(folder: Path) -> None:
         ({"fog": np.zeros((60, 48), np.uint8)}, r"got uint8 \(60, 48\)"),
         ({"fog": np.zeros((60, 0, 4, 3), np.uint8)}, r"got uint8 \(60, 0, 4, 3\)"),
         ({"fog": np.zeros((12, 4, 4, 3), np.uint8)}, r"fog\.npy has 12 images, and labels\.npy has 60 labels"),
+        ({"saturate": np.zeros((5, 4, 4, 3), np.uint8)}, r"saturate\.npy has 5 images, and labels\.npy has 60 labels"),
         ({"fog": np.array([{}], dtype=object)}, r"fog\.npy cannot be read as an array"),
     ],
 )
@@ -166,7 +157,7 @@ def test_what_is_wrong_with_a_folder_is_said(folder: Path, change: dict[str, Any
     for name in (name for name, array in change.items() if array is None):
         (folder / f"{name}.npy").unlink()
     with pytest.raises(DataError, match=sentence):
-        read_cifar_c(folder, classes=CLASSES)
+        read_cifar_c(folder).check_classes(CLASSES)
 
 
 def test_folders_without_corruptions(tmp_path: Path) -> None:
@@ -179,7 +170,7 @@ def test_folders_without_corruptions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", [{"batch_size": 0}, {"limit": 0}])
 def test_numbers_out_of_range(folder: Path, wanted: dict[str, int]) -> None:
     with pytest.raises(SettingError, match="must be a whole number of at least 1, got 0"):
-        cifar_c({"model": by_corner}, folder, classes=CLASSES, image_size=(4, 4), **wanted)  # type: ignore[arg-type]
+        cifar_c({"model": by_corner}, read_cifar_c(folder), image_size=(4, 4), **wanted)  # type: ignore[arg-type]
 
 
 def test_an_archive_is_no_array(folder: Path) -> None:

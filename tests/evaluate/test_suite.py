@@ -12,11 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from limbeck.combination import Combination
 from limbeck.data import ImageData, ImageSplit, load_data
 from limbeck.errors import DataError, NonFiniteError, SettingError, SignalError
 from limbeck.evaluate.bench import Options, with_channels
+from limbeck.evaluate.cifar_c import read_cifar_c
 from limbeck.evaluate.parts import NAMES, check_parts
-from limbeck.evaluate.suite import Evaluation, evaluate_networks
+from limbeck.evaluate.record import Evaluation, read_evaluation
+from limbeck.evaluate.suite import evaluate_networks
+from limbeck.evaluate.training_data import other_damage
+from limbeck.teachers.rules import Mean
 
 QUICK = ("accuracy", "calibration", "fidelity", "retrieval", "ood", "examples", "tsne")
 
@@ -40,7 +45,7 @@ def test_figures_of_all_parts_fit_each_other(pair: Evaluation, small: ImageData)
     assert pair.fidelity is not None
     assert pair.retrieval is not None
     assert pair.distribution is not None
-    student, teacher = (pair.networks[who].score for who in ("model", "teacher"))
+    student, teacher = (pair.networks[who] for who in ("model", "teacher"))
     kept = pair.fidelity["model"]
     assert 0.5 < student.accuracy < teacher.accuracy
     assert pair.classification["model"].top1 == pytest.approx(student.accuracy)
@@ -70,6 +75,7 @@ def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageDat
         "calibration",
         "fidelity",
         "retrieval",
+        "database",
         "distribution",
         "robustness",
         "transfer",
@@ -80,7 +86,83 @@ def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageDat
     ]
     assert value["calibration"]["model"]["raw"]["reliability"][14]["high"] == 1.0
     facts = ["role", "model", "method", "parameters", "count", "accuracy", "top5", "nll", "agreement", "kl"]
-    assert list(alone["networks"]["model"]) == facts
+    assert sorted(alone["networks"]["model"]) == sorted(facts)
+
+
+def test_a_teacher_of_several_networks(small: ImageData, learned: nn.Module, learned_less: nn.Module) -> None:
+    both = Combination(Mean(weights=[3, 1]), (learned, learned_less))
+    options = Options(("fidelity", "cost", "robustness", "tsne"), robustness_limit=10, map_limit=40)
+    found = evaluate_networks(learned_less, small, teacher=both, options=options, batch_size=64)
+    assert found.failures == {}
+    assert small.test is not None
+    assert isinstance(small.test.images, Tensor)
+    single = evaluate_networks(
+        {"one": learned, "other": learned_less}, small, options=Options(("cost",)), batch_size=64
+    )
+    assert found.cost is not None
+    assert single.cost is not None
+    for name in ("parameters", "macs", "bytes"):
+        parts = [getattr(each, name) for each in single.cost.networks.values()]
+        assert getattr(found.cost.networks["teacher"], name) == sum(parts)
+    # By hand, a network at a time.
+    norm = (small.test.images.float() / 255 - small.mean[0]) / small.std[0]
+    with torch.no_grad():
+        first, second = learned.eval()(norm).double(), learned_less.eval()(norm).double()
+    right = (Mean(weights=[3, 1]).answer([first, second]).argmax(dim=1) == small.test.labels).double().mean()
+    assert found.networks["teacher"].accuracy == pytest.approx(right.item())
+    assert found.networks["teacher"].model.startswith("mean(")
+    with pytest.raises(SettingError, match="several networks, which a teacher may be"):
+        evaluate_networks("mean(runs/one, runs/two)", small)
+
+
+def test_a_classifier_that_is_named_is_taken_where_it_is(small: ImageData) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 10))
+    options = Options(("retrieval", "tsne"), map_limit=20)
+    for named in ("1", "3", "gone"):
+        found = evaluate_networks(network, small, classifiers={"model": named}, options=options)
+        assert found.embedding_map is not None
+        wide = "PCA" in found.embedding_map.method  # 64 numbers go into the first layer, 7 into the last
+        assert wide == (named == "1")
+
+
+def test_training_images_that_the_networks_did_not_see_are_said(small: ImageData, tmp_path: Path) -> None:
+    (tmp_path / "noisy").mkdir()
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "noisy" / "config.yaml").write_text("label_noise: 0.4\nimbalance: 1.0\n")
+    (tmp_path / "clean" / "config.yaml").write_text("label_noise: 0.0\nimbalance: null\n")
+    models = {name: str(tmp_path / name) for name in ("noisy", "clean", "gone")} | {"network": nn.Identity()}
+    assert other_damage(models, small) == [
+        "noisy was trained with label_noise=0.4, and the training images here are other ones: unchanged."
+    ]
+    assert other_damage(models, replace(small, damage=("40 % of the training labels are wrong",))) == [
+        "clean was trained with no wrong labels and no long tail, and the training images here are other ones: 40 % of the "
+        "training labels are wrong."
+    ]
+
+
+def test_training_images_are_found_by_test_images(small: ImageData, learned: nn.Module) -> None:
+    found = evaluate_networks(learned, small, options=Options(("database",))).database
+    assert found is not None
+    assert small.test is not None
+    assert [each.metric for each in found["model"]] == ["cosine", "l2"]
+    for each in found["model"]:
+        assert (each.queries, each.database, each.top) == (len(small.test), len(small.train), 100)
+        assert 3 * each.chance < each.precision < each.map < 1
+
+
+def test_what_the_database_needs(small: ImageData, learned: nn.Module) -> None:
+    few = replace(small, train=small.train.subset(torch.arange(99)), damage=("a tail is cut off",))
+    found = evaluate_networks(learned, few, options=Options(("database",)))
+    assert found.database is None
+    assert found.remarks == (
+        "the database was changed on purpose: a tail is cut off.",
+        "model: database is left out: retrieval: the database has 99 images, and the first 100 are asked for.",
+    )
+    found = evaluate_networks(learned, small, split="train", options=Options(("database",)))
+    assert found.database is None
+    assert found.remarks == (
+        "database is left out: the training images are the database, and they are the split evaluated too.",
+    )
 
 
 def test_the_networks_are_left_as_they_were(small: ImageData, learned: nn.Module) -> None:
@@ -303,7 +385,7 @@ def test_cifar_c_beside_the_corruptions(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.tile(test.labels.numpy(), 5))
     np.save(tmp_path / "fog.npy", np.tile(test.images.permute(0, 2, 3, 1).numpy(), (5, 1, 1, 1)))
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
-    options = Options(("robustness",), cifar_c=tmp_path)
+    options = Options(("robustness",), cifar_c=read_cifar_c(tmp_path))
     found = evaluate_networks(network, data, options=options)
     assert found.robustness is not None
     (fog,) = found.robustness["model"].cifar_c or ()
@@ -312,11 +394,12 @@ def test_cifar_c_beside_the_corruptions(tmp_path: Path) -> None:
     assert "has no" in found.remarks[0]
     with pytest.raises(SettingError, match="cifar_c holds images in colour"):
         evaluate_networks(network, colour, options=options)
-    (tmp_path / "labels.npy").unlink()
-    with pytest.raises(DataError, match=r"labels\.npy"):
-        evaluate_networks(network, data, options=options)
+    fewer = replace(data, classes=data.classes[:9])
+    with pytest.raises(DataError, match=r"labels\.npy must be in 0 to 8"):
+        evaluate_networks(network, fewer, options=options)
 
 
 def test_the_file_is_what_is_told(pair: Evaluation, tmp_path: Path) -> None:
     pair.write(tmp_path / "evaluation.json")
     assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(json.dumps(pair.as_dict()))
+    assert read_evaluation(tmp_path / "evaluation.json") == pair

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from evaluations import make_record
 
 from limbeck.config import DistillSettings, TrainSettings
 from limbeck.objectives import parse_objective
@@ -156,3 +157,73 @@ def test_a_comparisons_students_are_runs(tmp_path: Path) -> None:
     shelf = read_shelf([tmp_path, tmp_path / "comparison"])
     assert [run.name for run in shelf.runs] == ["comparison/icd_paper-seed0"]
     assert shelf.skipped == {}
+
+
+PROBED = next(
+    cell
+    for cell in find_table("distillers_v3_transfer").cells()
+    if cell.method == "DCD" and cell.column.transfer == "CIFAR-100->STL-10"
+)
+
+
+def evaluate(path: Path, who: str, epochs: int | None = 120, accuracy: float = 0.5, method: str = "icd_paper") -> Path:
+    """An evaluation of one student of a made-up accuracy, with a probe on STL-10 by the authors' protocol or a frozen one."""
+    value = make_record(students=[who], teacher=False)
+    value |= dict.fromkeys(("classification", "calibration", "cost", "database", "retrieval", "robustness"))
+    authors = {"train": 5000, "test": 8000, "epochs": epochs, "accuracy": accuracy, "batch_norms": 20}
+    network = {"accuracy": 0.74, "parameters": 1_233_540, "model": "resnet8x4", "method": method}
+    value["networks"][who] |= network
+    value |= {"data": "cifar100", "transfer_data": "stl10"}
+    value["transfer"] = {who: value["transfer"][who] | {"authors": authors if epochs else None}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def probed(folder: Path) -> Measured:
+    return read_shelf([folder]).measured(plan(PROBED))
+
+
+def student_of_the_probe(folder: Path, accuracy: float, seed: int = 0, **changes: Any) -> Path:
+    run = plan(PROBED)
+    found = write(folder, accuracy, run.objective or "", seed, student=run.student, **changes)
+    result = json.loads((found / "result.json").read_text()) | {"student": run.student, "teacher": run.teacher}
+    (found / "result.json").write_text(json.dumps(result))
+    return found
+
+
+def test_a_probe_is_read_from_an_evaluation_of_the_cells_run(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.61, 0.63)):
+        folder = student_of_the_probe(tmp_path / f"icd-seed{seed}", 0.74, seed)
+        evaluate(folder / "evaluation.json", folder.name, accuracy=accuracy)
+    found = probed(tmp_path)
+    assert found.figure is not None
+    assert (found.figure.mean, found.figure.count) == (pytest.approx(62.0), 2)
+    assert found.on == "8,000 test images of stl10"
+    assert len(found.runs) == 2
+    assert found.other == {}
+
+
+def test_a_probe_at_another_protocol_is_named(tmp_path: Path) -> None:
+    frozen, short, run = (student_of_the_probe(tmp_path / n, 0.74, s) for s, n in enumerate(("frozen", "short", "run")))
+    evaluate(frozen / "evaluation.json", "frozen", epochs=None)
+    evaluate(short / "evaluation.json", "short", epochs=30)
+    other = student_of_the_probe(tmp_path / "other", 0.74, 3, epochs=30)
+    evaluate(other / "evaluation.json", "other")
+    alien = evaluate(tmp_path / "deep" / "evaluation.json", "alien", method=plan(PROBED).objective or "")
+    value = json.loads(alien.read_text())
+    value["networks"]["alien"]["accuracy"] = 0.1  # of no run here
+    alien.write_text(json.dumps(value))
+    damaged = tmp_path / "damaged" / "evaluation.json"
+    damaged.parent.mkdir()
+    damaged.write_text('{"schema": 2')
+    shelf = read_shelf([tmp_path])
+    found = shelf.measured(plan(PROBED))
+    assert found.figure is None
+    assert found.other[frozen] == ("a frozen network, not the authors' protocol",)
+    assert found.other[short] == ("30 epochs of the probe, not 120",)
+    assert "epochs 30, not 240" in found.other[other]
+    assert found.other[alien] == ("its run is not in these folders, so its protocol is not known",)
+    assert run not in found.other
+    assert list(shelf.skipped) == [damaged]
+    assert "evaluation.json is damaged" in shelf.skipped[damaged]

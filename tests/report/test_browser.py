@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from browser import look_at, needs_browser
+from evaluations import make_record
 
 from limbeck.report.page import make_report
 
 from .conftest import UNFINISHED, write_evaluation, write_run
-from .evaluation.conftest import make_record
 
 _KEYS = """
 for (const folded of document.querySelectorAll("details")) folded.open = true;

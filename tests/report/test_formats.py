@@ -19,7 +19,8 @@ from pylatexenc.latex2text import LatexNodes2Text
 
 from limbeck.errors import SettingError
 from limbeck.report.formats import csv_text, json_text, latex, latex_text, rows_of_json, write_tables
-from limbeck.report.table import MethodRow, markdown, summarise
+from limbeck.report.rows import MethodRow, summarise
+from limbeck.report.table import markdown
 from limbeck.runs import Result
 
 from .conftest import make_result

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.report.costs import share
-from limbeck.report.evaluation import read_evaluation
-from limbeck.report.evaluation.record import Record
 from limbeck.report.headline import headline
-from limbeck.report.table import summarise
+from limbeck.report.rows import summarise
 
 from .conftest import make_evaluation, make_result, write_evaluation
 
@@ -44,11 +43,11 @@ def test_the_headline_without_a_teacher_or_a_test() -> None:
 # With an evaluation
 
 
-def _records(folder: Path, *several: dict[str, object]) -> list[Record]:
+def _records(folder: Path, *several: dict[str, object]) -> list[Evaluation]:
     paths = [
         write_evaluation(folder / str(number) / "evaluation.json", values) for number, values in enumerate(several)
     ]
-    return [read_evaluation(path).record for path in paths]
+    return [read_evaluation(path) for path in paths]
 
 
 def test_operations_and_time_take_the_place_of_parameters_where_they_were_measured(tmp_path: Path) -> None:

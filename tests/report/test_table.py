@@ -11,8 +11,9 @@ from rich.console import Console
 
 from limbeck.objectives import parse_objective, presets
 from limbeck.report.names import method_label, short_expression
+from limbeck.report.rows import summarise
 from limbeck.report.statistics import Stat
-from limbeck.report.table import columns, markdown, note, rich_table, summarise, warning
+from limbeck.report.table import columns, markdown, note, rich_table, warning
 from limbeck.runs import Result
 
 from .conftest import TEACHER_ACCURACY, make_result

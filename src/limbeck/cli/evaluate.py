@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,23 +34,28 @@ def evaluate(settings: EvaluateSettings, output: Output) -> int:
         _check_output(path)
     load_plugins(settings.plugins)
     device = pick_device(settings.device)
-    chosen = subjects(settings.models, settings.teacher, split=settings.split, given=settings.model_fields_set)
+    splits = {settings.split, *(["train"] if "database" in parts else [])}
+    chosen = subjects(settings.models, settings.teacher, splits=splits, given=settings.model_fields_set)
     for remark in chosen.remarks:
         output.say(remark)  # now, and not after an hour that was for nothing
     settings = _with_data(settings, chosen.data)
     data = read_data(settings)
-    found = evaluate_networks(
-        chosen.models,
-        data,
-        teacher=chosen.teacher,
-        methods=chosen.methods,
-        split=settings.split,
-        options=_options(settings, _possible(parts, settings, chosen.teacher), data),
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        device=device,
-        progress=output.say if parts or settings.all else None,
-    )
+    options = _options(settings, _possible(parts, settings, chosen.teacher), data)
+    with _told_of_plugins(chosen.plugins, settings.plugins):
+        found = evaluate_networks(
+            chosen.models,
+            data,
+            teacher=chosen.teacher,
+            methods=chosen.methods,
+            classifiers=chosen.classifiers,
+            sizes=chosen.sizes,
+            split=settings.split,
+            options=options,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            device=device,
+            progress=output.say if parts or settings.all else None,
+        )
     evaluation = replace(found, remarks=(*chosen.remarks, *found.remarks))
     for remark in found.remarks:
         output.say(remark)
@@ -60,6 +66,22 @@ def evaluate(settings: EvaluateSettings, output: Output) -> int:
     if path is not None:
         evaluation.write(path)
     return 1 if evaluation.failures else 0
+
+
+@contextmanager
+def _told_of_plugins(trained_with: Sequence[str], given: Sequence[str]) -> Iterator[None]:
+    """Within it, an error is told with the runs' plugins that were not given.
+
+    They are not loaded because a run's folder names them: that may come from somebody else, and would have its code run.
+    """
+    try:
+        yield
+    except SettingError as error:
+        missing = [name for name in trained_with if name not in given]
+        if not missing:
+            raise
+        words = " ".join(f"--plugins {name}" for name in missing)
+        raise SettingError(f"{error} The runs were trained with {words}; give it here too if you trust it.") from error
 
 
 def _parts(settings: EvaluateSettings) -> set[str]:
@@ -73,10 +95,11 @@ def _parts(settings: EvaluateSettings) -> set[str]:
 
 def _possible(parts: set[str], settings: EvaluateSettings, teacher: str | None) -> tuple[str, ...]:
     """With --all every part too that has something to say; who names another is told what it lacks."""
-    from limbeck.evaluate.parts import NAMES, WITH_TEACHER
+    from limbeck.evaluate.parts import NAMED_ALONE, NAMES, WITH_TEACHER
 
     if settings.all:
-        parts = parts | {name for name in NAMES if name != "transfer" and (teacher or name not in WITH_TEACHER)}
+        usual = {name for name in NAMES if name not in NAMED_ALONE}
+        parts = parts | (usual if teacher else usual - WITH_TEACHER)
     return tuple(name for name in NAMES if name in parts)
 
 
@@ -105,11 +128,12 @@ def _check_output(path: Path) -> None:
 
 def _options(settings: EvaluateSettings, parts: tuple[str, ...], data: ImageData) -> Options:
     from limbeck.evaluate.bench import NOISE, Options
+    from limbeck.evaluate.cifar_c import read_cifar_c
 
     return Options(
         parts=parts,
         robustness_limit=settings.robustness_limit,
-        cifar_c=settings.cifar_c,
+        cifar_c=None if settings.cifar_c is None else read_cifar_c(settings.cifar_c),
         transfer=None if settings.transfer is None else _other(settings.transfer, settings, data),
         protocol=settings.transfer_protocol,
         transfer_epochs=settings.transfer_epochs,

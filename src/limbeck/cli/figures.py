@@ -9,19 +9,23 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from limbeck.cli.figure_rows import (
+    CALIBRATION,
+    CLASSES,
+    DISTRIBUTION,
+    RETRIEVAL,
+    TRANSFER,
+    Row,
+    database_rows,
+    robustness_rows,
+)
 from limbeck.evaluate.bench import TEACHER
-from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Cost, Costs, Ratios
-from limbeck.evaluate.distribution import OutOfDistribution
 from limbeck.evaluate.fidelity import Fidelity, LayerCka
-from limbeck.evaluate.retrieval import Retrieval
-from limbeck.evaluate.robustness import Robustness
-from limbeck.evaluate.suite import Entry, Evaluation
-from limbeck.evaluate.transfer import Transfer
+from limbeck.evaluate.record import Entry, Evaluation
 
 T = TypeVar("T")
-_Row = tuple[str, Callable[[T], float | None], str]
 _MEBI = 2**20
 _SHOWN = 5
 _TAKEN = 3
@@ -46,14 +50,13 @@ def _across(found: Mapping[str, T], most: int = _ACROSS) -> Iterator[dict[str, T
 
 
 def _scores(evaluation: Evaluation, networks: Mapping[str, Entry]) -> Table:
-    scores = {who: entry.score for who, entry in networks.items()}
-    count = next(iter(scores.values())).count
+    count = next(iter(networks.values())).count
     table = _table(f"{evaluation.data}, {count:,} images of {evaluation.split}")
     for who, entry in networks.items():
         table.add_column(escape(f"{who}\n{entry.model}"), justify="right", overflow="fold")
     _fill(
         table,
-        scores,
+        networks,
         [
             ("accuracy", lambda score: score.accuracy, ".2%"),
             ("top-5 accuracy", lambda score: score.top5, ".2%"),
@@ -68,22 +71,26 @@ def _scores(evaluation: Evaluation, networks: Mapping[str, Entry]) -> Table:
 
 def _by_network(evaluation: Evaluation) -> Iterator[Table]:
     if evaluation.classification:
-        yield from _part("accuracy by class", evaluation.classification, _CLASSES)
+        yield from _part("accuracy by class", evaluation.classification, CLASSES)
         yield from (_classes(who, each) for who, each in evaluation.classification.items())
     if evaluation.calibration:
         bins = next(iter(evaluation.calibration.values())).raw.bins
-        yield from _part(f"calibration, {bins} bins", evaluation.calibration, _CALIBRATION)
+        yield from _part(f"calibration, {bins} bins", evaluation.calibration, CALIBRATION)
     if evaluation.retrieval:
-        yield from _part("retrieval by cosine of embeddings", evaluation.retrieval, _RETRIEVAL)
+        yield from _part("retrieval by cosine of embeddings", evaluation.retrieval, RETRIEVAL)
+    if evaluation.database:
+        first = next(iter(evaluation.database.values()))
+        title = f"retrieval of {first[0].database:,} training images"
+        yield from _part(title, evaluation.database, database_rows(first))
     if evaluation.distribution:
         other = next(iter(evaluation.distribution.values())).other
-        yield from _part(f"out of distribution: {other}", evaluation.distribution, _DISTRIBUTION)
+        yield from _part(f"out of distribution: {other}", evaluation.distribution, DISTRIBUTION)
     if evaluation.robustness:
         yield from _part(
-            "robustness (limbeck's own corruptions)", evaluation.robustness, _robust_rows(evaluation.robustness)
+            "robustness (limbeck's own corruptions)", evaluation.robustness, robustness_rows(evaluation.robustness)
         )
     if evaluation.transfer:
-        yield from _part(f"transfer to {evaluation.transfer_data}", evaluation.transfer, _TRANSFER)
+        yield from _part(f"transfer to {evaluation.transfer_data}", evaluation.transfer, TRANSFER)
 
 
 def _together(evaluation: Evaluation) -> Iterator[Table]:
@@ -93,73 +100,6 @@ def _together(evaluation: Evaluation) -> Iterator[Table]:
         # Students have two columns each.
         for some in _across(evaluation.cost.networks, _ACROSS // 2 + 1):
             yield _cost(evaluation.cost, some)
-
-
-_CLASSES: list[_Row[Classification]] = [("mean over the classes", lambda each: each.balanced, ".2%")]
-
-_CALIBRATION: list[_Row[Scaled]] = [
-    ("ECE, bins of equal width", lambda each: each.raw.ece, ".2%"),
-    ("ECE, bins of equal mass", lambda each: each.raw.ece_equal_mass, ".2%"),
-    ("largest gap of a bin", lambda each: each.raw.mce, ".2%"),
-    ("Brier score (0 to 2)", lambda each: each.raw.brier, ".4f"),
-    ("mean confidence", lambda each: each.raw.confidence, ".2%"),
-    ("AUROC of confidence for being right", lambda each: each.raw.error_auroc, ".2%"),
-    ("temperature, fitted on validation", lambda each: each.temperature, ".3f"),
-    ("ECE after it, equal width", lambda each: None if each.scaled is None else each.scaled.ece, ".2%"),
-    ("negative log likelihood after it (nats)", lambda each: None if each.scaled is None else each.scaled.nll, ".4f"),
-]
-
-_RETRIEVAL: list[_Row[Retrieval]] = [
-    ("mean average precision", lambda each: each.map, ".2%"),
-    ("precision at 1", lambda each: each.precision_at_1, ".2%"),
-    ("share of relevant images", lambda each: each.chance, ".2%"),
-]
-
-_DISTRIBUTION: list[_Row[OutOfDistribution]] = [
-    ("AUROC, largest probability", lambda each: each.msp.auroc, ".2%"),
-    ("AUROC, energy", lambda each: each.energy.auroc, ".2%"),
-    ("FPR at 95 % recall, largest probability", lambda each: each.msp.fpr95, ".2%"),
-    ("FPR at 95 % recall, energy", lambda each: each.energy.fpr95, ".2%"),
-]
-
-_TRANSFER: list[_Row[Transfer]] = [
-    ("frozen, logistic regression", lambda each: None if each.frozen is None else each.frozen.logistic.accuracy, ".2%"),
-    ("frozen, nearest neighbours", lambda each: None if each.frozen is None else each.frozen.knn.accuracy, ".2%"),
-    (
-        "authors' protocol, batch norms adapt",
-        lambda each: None if each.authors is None else each.authors.accuracy,
-        ".2%",
-    ),
-]
-
-
-def _robust_rows(found: Mapping[str, Robustness]) -> list[_Row[Robustness]]:
-    first = next(iter(found.values()))
-    rows: list[_Row[Robustness]] = [
-        (f"accuracy on {first.count:,} images, unchanged", lambda each: each.clean, ".2%"),
-        ("mean over corruptions and severities", lambda each: each.mean_corruption, ".2%"),
-    ]
-    for place, corrupted in enumerate(first.corruptions):
-        name = corrupted.name.replace("_", " ")
-        rows.append((f"  {name}", _corruption(place), ".2%"))
-    for place, corrupted in enumerate(first.cifar_c or ()):
-        rows.append((f"  CIFAR-C, {corrupted.name.replace('_', ' ')}", _cifar_c(place), ".2%"))
-    for place, attacked in enumerate(first.attacks):
-        name = f"{attacked.name.upper()}, {attacked.budget:g}/255"
-        rows.append((name, _attack(place), ".2%"))
-    return rows
-
-
-def _corruption(place: int) -> Callable[[Robustness], float]:
-    return lambda each: each.corruptions[place].mean
-
-
-def _cifar_c(place: int) -> Callable[[Robustness], float | None]:
-    return lambda each: None if each.cifar_c is None else each.cifar_c[place].mean
-
-
-def _attack(place: int) -> Callable[[Robustness], float]:
-    return lambda each: each.attacks[place].accuracy
 
 
 def _classes(who: str, found: Classification) -> Table:
@@ -276,14 +216,14 @@ def _spread(place: int) -> Callable[[Cost], str]:
     return shown
 
 
-def _part(title: str, found: Mapping[str, T], rows: Sequence[_Row[T]]) -> Iterator[Table]:
+def _part(title: str, found: Mapping[str, T], rows: Sequence[Row[T]]) -> Iterator[Table]:
     for some in _across(found):
         table = _table(title, some)
         _fill(table, some, rows)
         yield table
 
 
-def _fill(table: Table, found: Mapping[str, T], rows: Sequence[_Row[T]]) -> None:
+def _fill(table: Table, found: Mapping[str, T], rows: Sequence[Row[T]]) -> None:
     for name, read, form in rows:
         values = [read(each) for each in found.values()]
         if any(value is not None for value in values):

@@ -75,7 +75,9 @@ def _os_sentence(error: OSError) -> str:
 
 def _full(path: str | None) -> str:
     which = f"the disk that holds {path}" if path else "a disk"
-    return f"{which} is full. Free some space, then go on with --resume, or name another folder, as with --runs-dir."
+    return (
+        f"{which} is full. Free some space, or name a place on another disk; a training run then goes on with --resume."
+    )
 
 
 def _unexpected(error: Exception, verbose: bool) -> int:

@@ -115,15 +115,17 @@ def _found(measured: Measured | None, cell: Cell) -> dict[str, Any] | None:
         "difference": difference,
         "teacher": None if measured.teacher is None else asdict(measured.teacher),
         "runs": list(map(str, measured.runs)),
+        "on": measured.on,
         "other": {str(path): list(found) for path, found in measured.other.items()},
     }
 
 
 def _runs(shelf: Shelf | None) -> dict[str, Any]:
     if shelf is None:
-        return {"read": 0, "unfinished": 0, "skipped": {}}
+        return {"read": 0, "unfinished": 0, "evaluations": 0, "skipped": {}}
     skipped = {str(path): problem for path, problem in shelf.skipped.items()}
-    return {"read": len(shelf.runs), "unfinished": shelf.unfinished, "skipped": skipped}
+    counts = {"read": len(shelf.runs), "unfinished": shelf.unfinished, "evaluations": len(shelf.evaluations)}
+    return {**counts, "skipped": skipped}
 
 
 def _tally(shelf: Shelf | None) -> str:
@@ -131,4 +133,6 @@ def _tally(shelf: Shelf | None) -> str:
         return "No runs were read: there is no folder runs or results here; name others with --runs."
     unfinished = f", {shelf.unfinished} unfinished" if shelf.unfinished else ""
     skipped = f", {len(shelf.skipped)} skipped" if shelf.skipped else ""
-    return f"Runs: {len(shelf.runs)} finished{unfinished}{skipped}."
+    several = "" if len(shelf.evaluations) == 1 else "s"
+    evaluated = f", and {len(shelf.evaluations)} evaluation{several}" if shelf.evaluations else ""
+    return f"Runs: {len(shelf.runs)} finished{unfinished}{skipped}{evaluated}."

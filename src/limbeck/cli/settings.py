@@ -45,10 +45,10 @@ class EvaluateSettings(DataSettings):
     )
     parts: list[str] = Field(
         default=[],
-        description="More than the scores: accuracy, calibration, fidelity, retrieval, ood, robustness, transfer, examples, "
-        "tsne, cost.",
+        description="More than the scores: accuracy, calibration, fidelity, retrieval, database, ood, robustness, transfer, "
+        "examples, tsne, cost.",
     )
-    all: bool = Field(default=False, description="Every part; transfer where --transfer names data.")
+    all: bool = Field(default=False, description="Every part but database; transfer where --transfer names data.")
     transfer: str | None = Field(default=None, description="Other data, as for --data, to probe the embedding on.")
     transfer_protocol: Literal["frozen", "authors", "both"] = Field(
         default="frozen", description="Network in eval mode, or batch norms that adapt as in the ICD authors' code."

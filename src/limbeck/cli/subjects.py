@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Subjects:
 
     models: text that names a network, by the network's short name. methods: what the run of a network tells of its objective.
     teacher: as for the command, None without one. data: data settings of the runs. remarks: what the runs could not tell.
+    classifiers, sizes: by the name of a network, "teacher" among them, the layer whose input is its embedding and the side of
+    the images it takes, where its run named them. plugins: what the runs were trained with, which may define their networks.
     """
 
     models: Mapping[str, str]
@@ -36,16 +38,19 @@ class Subjects:
     teacher: str | None
     data: Mapping[str, Any]
     remarks: tuple[str, ...]
+    classifiers: Mapping[str, str]
+    sizes: Mapping[str, int]
+    plugins: tuple[str, ...]
 
 
 def subjects(
-    models: Sequence[str], teacher: str | None, *, split: str = "test", given: Collection[str] = ()
+    models: Sequence[str], teacher: str | None, *, splits: Collection[str] = ("test",), given: Collection[str] = ()
 ) -> Subjects:
     """Networks from run folders, comparisons (which stand for their finished runs), weights files and NAME@FILE.
 
     Run folders know their data and, unless ``teacher`` is given ("none" for no teacher), the teacher of all of them.
-    A run that is named twice counts once. split: which images are evaluated. given: data settings that the user names, in
-    which the runs may therefore differ.
+    A run that is named twice counts once; the teacher's own run is no student where it merely lies in a folder of runs.
+    splits: which images are looked at. given: data settings that the user names, in which the runs may therefore differ.
 
     Raises:
         SettingError: there is none; a folder without a finished run; settings that cannot be read; runs on different data.
@@ -60,13 +65,26 @@ def subjects(
     known = dict(zip(_names(texts), texts, strict=True))
     configs = {name: _config(text) for name, text in known.items()}
     told, remarks = (None, ()) if teacher is not None else _teacher_of(known, configs)
+    chosen = None if teacher == NO_TEACHER else teacher or (told.text if told else None)
+    teachers = {_place(text) for text in (_members(chosen) if chosen else ())} - {_place(text) for text in models}
+    # Where there is nothing else they are what is meant.
+    known = {name: text for name, text in known.items() if _place(text) not in teachers} or known
+    configs = {name: configs[name] for name in known}
+    classifiers = {name: str(config["student_classifier"]) for name, config in configs.items() if _has_own(config)}
     return Subjects(
         models=known,
         methods={name: method for name, text in known.items() if (method := _method(Path(text).expanduser()))},
-        teacher=None if teacher == NO_TEACHER else teacher or told,
-        data=_data_of(configs, split, given),
+        teacher=chosen,
+        data=_data_of(configs, splits, given),
         remarks=(*(remark for _, left in expanded for remark in left), *remarks, *_fitted_elsewhere(configs, given)),
+        classifiers=classifiers | ({_TEACHER: told.classifier} if told and told.classifier else {}),
+        sizes={_TEACHER: told.size} if told and told.size else {},
+        plugins=tuple(dict.fromkeys(str(name) for config in configs.values() for name in config.get("plugins") or ())),
     )
+
+
+def _has_own(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("student_classifier"))
 
 
 def _expanded(model: str) -> tuple[list[str], list[str]]:
@@ -146,28 +164,65 @@ def _method(path: Path) -> str | None:
     return None if result is None else method_label(result)
 
 
+@dataclass(frozen=True)
+class _Teacher:
+    """A runs' teacher: its text, the layer whose input is its embedding and the side of its images where they are named."""
+
+    text: str
+    classifier: str | None
+    size: int | None
+
+    def __str__(self) -> str:
+        own = {"teacher_classifier": self.classifier, "teacher_size": self.size}
+        named = ", ".join(f"{name}={value}" for name, value in own.items() if value is not None)
+        return f"{self.text} with {named}" if named else self.text
+
+
 def _teacher_of(
     known: Mapping[str, str], configs: Mapping[str, Mapping[str, Any]]
-) -> tuple[str | None, tuple[str, ...]]:
+) -> tuple[_Teacher | None, tuple[str, ...]]:
     """The one teacher of the runs that have one, and what to say where it cannot be used."""
     told = {
-        _from_its_place(str(config["teacher"]), known[name], config)
+        _Teacher(
+            _each_from_its_place(str(config["teacher"]), known[name], config),
+            config.get("teacher_classifier"),
+            config.get("teacher_size"),
+        )
         for name, config in configs.items()
         if config.get("teacher")
     }
     if not told:
         return None, ()
     if len(told) > 1:
-        named = ", ".join(sorted(told))
+        named = ", ".join(sorted(map(str, told)))
         return None, (f"the runs have different teachers ({named}), so none is compared with; name --teacher.",)
-    (text,) = told
-    if not _is_here(text):
-        return None, (f"the runs' teacher {text} is not here, so none is compared with; name --teacher.",)
-    return text, ()
+    (one,) = told
+    if not all(map(_is_here, _members(one.text))):
+        return None, (f"the runs' teacher {one.text} is not here, so none is compared with; name --teacher.",)
+    return one, ()
+
+
+def _members(teacher: str) -> Sequence[str]:
+    """The texts of a teacher's networks: of several, or its own."""
+    from limbeck.combination import parse_combination
+
+    several = parse_combination(teacher)
+    return [teacher] if several is None else [str(member) for member in several.members]
+
+
+def _each_from_its_place(teacher: str, run: str, config: Mapping[str, Any]) -> str:
+    """A teacher's text with each of its networks' as :func:`_from_its_place` has it."""
+    from limbeck.combination import parse_combination
+
+    several = parse_combination(teacher)
+    if several is None:
+        return _from_its_place(teacher, run, config)
+    members = tuple(_from_its_place(str(member), run, config) for member in several.members)
+    return teacher if members == several.members else str(replace(several, members=members))
 
 
 def _from_its_place(teacher: str, run: str, config: Mapping[str, Any]) -> str:
-    """The teacher's text, its path as it was from where the run was started, which its folder may tell."""
+    """A network's text, its path as it was from where the run was started, which its folder may tell."""
     folder, runs_dir = _folder(run), Path(str(config.get("runs_dir") or ""))
     if folder is None or runs_dir.is_absolute() or not runs_dir.parts:
         return teacher
@@ -197,13 +252,15 @@ def _is_here(text: str) -> bool:
     return spec.weights == PRETRAINED or Path(spec.weights).expanduser().exists()
 
 
-def _data_of(configs: Mapping[str, Mapping[str, Any]], split: str, given: Collection[str]) -> dict[str, Any]:
+def _data_of(
+    configs: Mapping[str, Mapping[str, Any]], splits: Collection[str], given: Collection[str]
+) -> dict[str, Any]:
     known = {name: config for name, config in configs.items() if config}
     if not known:
         return {}
     first_name, first = next(iter(known.items()))
     for name, config in known.items():
-        for setting in (*_SAME_IMAGES, *_SAME_SPLIT[split]):
+        for setting in dict.fromkeys((*_SAME_IMAGES, *(name for split in splits for name in _SAME_SPLIT[split]))):
             if setting not in given and config.get(setting) != first.get(setting):
                 option = "--" + setting.replace("_", "-")
                 raise SettingError(

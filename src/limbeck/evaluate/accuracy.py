@@ -12,6 +12,7 @@ from torch import Tensor
 from limbeck import losses
 from limbeck.distributed import world_size
 from limbeck.errors import NonFiniteError
+from limbeck.evaluate.kinds import Count, Number, Share
 from limbeck.signals import Batch
 
 Predict = Callable[[Batch], Tensor]
@@ -28,12 +29,12 @@ class Score:
     in nats. agreement, kl: with a teacher, the share of equal predictions and the mean KL(teacher ‖ student) in nats.
     """
 
-    count: int
-    accuracy: float
-    top5: float
-    nll: float
-    agreement: float | None = None
-    kl: float | None = None
+    count: Count
+    accuracy: Share
+    top5: Share
+    nll: Number
+    agreement: Share | None = None
+    kl: Number | None = None
 
     def as_dict(self) -> dict[str, float]:
         """The figures that are present."""

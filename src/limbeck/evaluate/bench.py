@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.data import ImageData, ImageSplit, Preprocess, eval_batches
 from limbeck.data.stratify import choose
-from limbeck.errors import LimbeckError, SettingError, SignalError
+from limbeck.errors import SettingError, SignalError
+from limbeck.evaluate.answers import answer
+from limbeck.evaluate.cifar_c import CifarC
 from limbeck.evaluate.collect import Gathered, Read, collect
 from limbeck.evaluate.embedding_map import LIMIT as MAP_LIMIT
 from limbeck.evaluate.transfer import AUTHORS_EPOCHS
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
-from limbeck.stages import find_stages
-from limbeck.taps import Tapped, find_classifier
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 # Weights of ITU-R BT.601, as Pillow has them.
@@ -28,6 +27,9 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 NOISE: Final = "noise"
 TEACHER: Final = "teacher"
+
+Figures = dict[str, Any]
+"""Fields of an ``Evaluation``."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Options:
 
     parts: tuple[str, ...] = ()
     robustness_limit: int = 1000
-    cifar_c: Path | None = None
+    cifar_c: CifarC | None = None
     transfer: ImageData | None = None
     protocol: Literal["frozen", "authors", "both"] = "frozen"
     transfer_epochs: int = AUTHORS_EPOCHS
@@ -105,8 +107,7 @@ class Bench:
 
     def _read(self, network: Network) -> Read:
         def read(batch: Batch) -> Signals:
-            signals: Signals = network.tapped(network.preprocess(batch.inputs.to(self.device)))
-            return signals
+            return answer(network, batch.inputs.to(self.device))
 
         return read
 
@@ -138,26 +139,6 @@ def split_of(data: ImageData, name: str) -> ImageSplit:
         there = ", ".join(name for name, found in splits.items() if found is not None)
         raise SettingError(f"split is '{name}', and {data.name} has none; it has {there}.")
     return split
-
-
-def tapped(network: Network, batch: Batch, *, stages: bool) -> tuple[Network, list[str]]:
-    """The network with its embedding and, if asked for, its stages recorded, and remarks on what cannot be found."""
-    module, remarks = network.tapped.network, []
-    inputs = network.preprocess(batch.inputs[:2])
-    classifier: str | None = None
-    try:
-        classifier = find_classifier(module, inputs)
-    except LimbeckError as error:
-        remarks.append(f"no embedding: {error}")
-    paths: tuple[str, ...] = ()
-    if stages:
-        try:
-            paths = find_stages(module, inputs).paths
-        except LimbeckError as error:
-            remarks.append(f"no stages: {error}")
-    network.tapped.close()
-    made = Tapped(module, features=paths, classifier=classifier)
-    return replace(network, tapped=made.eval()), remarks
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:

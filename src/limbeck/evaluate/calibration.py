@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from limbeck import losses
+from limbeck.evaluate.kinds import Count, Number, Positive, Share
 
 BINS = 15
 _TEMPERATURES = (0.05, 20.0)
@@ -18,11 +19,11 @@ _TEMPERATURES = (0.05, 20.0)
 class Bin:
     """The predictions whose confidence lies in (low, high]: their number, and the means of confidence and of being right."""
 
-    low: float
-    high: float
-    count: int
-    confidence: float | None
-    accuracy: float | None
+    low: Share
+    high: Share
+    count: Count
+    confidence: Share | None
+    accuracy: Share | None
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class Calibration:
     all wrong. reliability: the bins of equal width.
     """
 
-    bins: int
-    nll: float
-    brier: float
-    ece: float
-    mce: float
-    ece_equal_mass: float
-    confidence: float
-    error_auroc: float | None
+    bins: Count
+    nll: Number
+    brier: Number
+    ece: Share
+    mce: Share
+    ece_equal_mass: Share
+    confidence: Share
+    error_auroc: Share | None
     reliability: tuple[Bin, ...]
 
 
@@ -56,8 +57,8 @@ class Scaled:
     """
 
     raw: Calibration
-    temperature: float | None = None
-    fitted_on: int | None = None
+    temperature: Positive | None = None
+    fitted_on: Count | None = None
     scaled: Calibration | None = None
 
 

@@ -43,10 +43,11 @@ _LABELS = "labels"
 class CifarC:
     """A folder of CIFAR-C, nothing of its images read yet.
 
-    labels: (N,) int64 classes of the test images, the same at each severity. images: of each corruption that is there, in
-    the order of ``BENCHMARK`` and ``EXTRA``, uint8 (5 · N, H, W, 3), those of severity 1 first.
+    folder: where it lies. labels: (N,) int64 classes of the test images, the same at each severity. images: of each corruption
+    that is there, in the order of ``BENCHMARK`` and ``EXTRA``, uint8 (5 · N, H, W, 3), those of severity 1 first.
     """
 
+    folder: Path
     labels: Tensor
     images: Mapping[str, np.ndarray[Any, np.dtype[np.uint8]]]
 
@@ -55,20 +56,36 @@ class CifarC:
         """The corruptions of ``BENCHMARK`` that are not there; without them a mean is none of those in papers."""
         return tuple(name for name in BENCHMARK if name not in self.images)
 
+    def check_classes(self, classes: int) -> None:
+        """Raise DataError unless the labels are of so many classes."""
+        path = self.folder / f"{_LABELS}.npy"
+        low, high, there = int(self.labels.min()), int(self.labels.max()), len(self.labels.unique())
+        if low < 0 or high >= classes:
+            raise DataError(
+                f"cifar_c: the labels in {path} must be in 0 to {classes - 1}, as the data has {classes} classes; got "
+                f"{low if low < 0 else high}."
+            )
+        if there < classes:
+            # The other CIFAR's folder would give figures that look like those of a network that learned nothing.
+            raise DataError(
+                f"cifar_c: the data has {classes} classes, and the labels in {path} are of {there}; is it of another data "
+                "set?"
+            )
+
     def batch(self, name: str, severity: int, positions: Tensor) -> Tensor:
         """uint8 images (B, 3, H, W) of a corruption at a severity from 1 to 5; positions: (B,) int64 among the test images."""
         rows = ((severity - 1) * len(self.labels) + positions).numpy()
         return torch.from_numpy(self.images[name][rows]).permute(0, 3, 1, 2).contiguous()
 
 
-def read_cifar_c(folder: str | os.PathLike[str], *, classes: int | None = None) -> CifarC:
+def read_cifar_c(folder: str | os.PathLike[str]) -> CifarC:
     """Open ``labels.npy`` and a file ``CORRUPTION.npy`` for each corruption, and check them; not all of these must be there.
 
-    The files are mapped into memory; pickled objects are not read. classes: how many the labels must be of; None for any.
+    The files are mapped into memory; pickled objects are not read.
 
     Raises:
-        DataError: no folder, a file that is no array or of another shape or dtype, an unknown name, labels that are missing, of
-            other classes or not the same at each severity, or no corruption.
+        DataError: no folder, a file that is no array or of another shape or dtype, an unknown name, labels that are missing or
+            not the same at each severity, or no corruption.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -83,19 +100,16 @@ def read_cifar_c(folder: str | os.PathLike[str], *, classes: int | None = None) 
     if not names:
         raise DataError(f"cifar_c: {root} has no corruption, such as {BENCHMARK[0]}.npy.")
     labels = _check_labels(_open(paths[_LABELS]), paths[_LABELS])
-    if classes is not None:
-        _check_classes(labels, classes, paths[_LABELS])
     images = {name: _open(paths[name]) for name in names}
     for name, array in images.items():
         _check_images(array, len(SEVERITIES) * len(labels), paths[name])
-    return CifarC(labels, images)
+    return CifarC(root, labels, images)
 
 
 def cifar_c(
     networks: Mapping[str, Answer],
-    folder: str | os.PathLike[str],
+    data: CifarC,
     *,
-    classes: int,
     image_size: tuple[int, int],
     batch_size: int = 128,
     device: torch.device | str = "cpu",
@@ -103,18 +117,16 @@ def cifar_c(
 ) -> dict[str, tuple[Corrupted, ...]]:
     """Accuracies of each network under each corruption of a folder, those of ``BENCHMARK`` first; all see the same pixels.
 
-    networks: in eval mode, for images of 3 channels. folder: see ``read_cifar_c``. classes: that the networks tell apart, in
-    CIFAR's order. image_size: (H, W) that images are brought to, as the data's own were. limit: at most so many of the test
-    images, classes in proportion, the same at each severity; None for all.
+    networks: in eval mode, for images of 3 channels, that tell the classes of ``data`` apart in CIFAR's order. image_size:
+    (H, W) that images are brought to, as the data's own were. limit: at most so many of the test images, classes in
+    proportion, the same at each severity; None for all.
 
     Raises:
-        DataError: what is wrong with the folder, or labels of other classes, before anything is computed.
         SettingError: batch_size or limit is less than 1.
     """
     check_whole("batch_size", batch_size, low=1)
     if limit is not None:
         check_whole("limit", limit, low=1)
-    data = read_cifar_c(folder, classes=classes)
     count = len(data.labels)
     positions = torch.arange(count) if limit is None or limit >= count else choose(data.labels, limit, 0)
     found: dict[str, list[Corrupted]] = {who: [] for who in networks}
@@ -167,17 +179,3 @@ def _check_images(found: np.ndarray[Any, Any], count: int, path: Path) -> None:
         raise DataError(f"cifar_c: {path} must hold uint8 (5 · N, H, W, 3), got {found.dtype} {found.shape}.")
     if len(found) != count:
         raise DataError(f"cifar_c: {path} has {len(found):,} images, and labels.npy has {count:,} labels.")
-
-
-def _check_classes(labels: Tensor, classes: int, path: Path) -> None:
-    low, high, there = int(labels.min()), int(labels.max()), len(labels.unique())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"cifar_c: the labels in {path} must be in 0 to {classes - 1}, as the data has {classes} classes; got "
-            f"{low if low < 0 else high}."
-        )
-    if there < classes:
-        # The other CIFAR's folder would give figures that look like those of a network that learned nothing.
-        raise DataError(
-            f"cifar_c: the data has {classes} classes, and the labels in {path} are of {there}; is it of another data set?"
-        )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from limbeck.errors import SignalError
 from limbeck.evaluate.collect import Gathered
+from limbeck.evaluate.kinds import Count, Share
 
 _SHOWN = 20
 _WHOLE = 50
@@ -20,8 +21,8 @@ class ClassAccuracy:
     """The share in [0, 1] of a class's ``count`` images that are told; None where there is no image."""
 
     name: str
-    count: int
-    accuracy: float | None
+    count: Count
+    accuracy: Share | None
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Confusion:
 
     label: str
     prediction: str
-    count: int
+    count: Count
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Classification:
     the counts that are not 0, as rows (number of the true class, number of the prediction, count) in that order.
     """
 
-    count: int
-    top1: float
-    top5: float
-    balanced: float
+    count: Count
+    top1: Share
+    top5: Share
+    balanced: Share
     classes: tuple[ClassAccuracy, ...]
     confused: tuple[Confusion, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[Count, ...], ...]
 
     @property
     def is_whole(self) -> bool:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from limbeck.evaluate.kinds import Count, Positive
 from limbeck.machine import device_name
 from limbeck.taps import evaluating
 
@@ -33,12 +34,12 @@ class Latency:
     images_per_second: batch over the median.
     """
 
-    batch: int
-    repeats: int
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    images_per_second: float
+    batch: Count
+    repeats: Count
+    median_ms: Positive
+    low_ms: Positive
+    high_ms: Positive
+    images_per_second: Positive
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,25 @@ class Cost:
     allocated_bytes: the most that PyTorch's allocator held, on a GPU; None elsewhere.
     """
 
-    input: tuple[int, ...]
-    parameters: int
-    macs: int
-    bytes: int
-    file_bytes: int | None
+    input: tuple[Count, ...]
+    parameters: Count
+    macs: Count
+    bytes: Count
+    file_bytes: Count | None
     latency: tuple[Latency, ...]
-    memory_bytes: int
-    allocated_bytes: int | None
+    memory_bytes: Count
+    allocated_bytes: Count | None
 
 
 @dataclass(frozen=True)
 class Ratios:
     """The teacher's figure over the student's: how many times smaller or faster the student is; None where it has none."""
 
-    parameters: float | None
-    macs: float | None
-    bytes: float | None
-    latency: tuple[float, ...]
-    memory_bytes: float | None
+    parameters: Positive | None
+    macs: Positive | None
+    bytes: Positive | None
+    latency: tuple[Positive, ...]
+    memory_bytes: Positive | None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from limbeck import losses
 from limbeck.errors import DataError, check_choice, check_whole
+from limbeck.evaluate.kinds import Count, Share
+
+Metric = Literal["cosine", "l2"]
+METRICS: tuple[Metric, ...] = ("cosine", "l2")
 
 _LEVELS = 11
 _ENTRIES = 2_000_000
@@ -24,13 +29,13 @@ class DatabaseRetrieval:
     queries, which is about what a random order reaches.
     """
 
-    metric: str
-    queries: int
-    database: int
-    map: float
-    top: int
-    precision: float
-    chance: float
+    metric: Metric
+    queries: Count
+    database: Count
+    map: Share
+    top: Count
+    precision: Share
+    chance: Share
 
 
 def database_retrieval(
@@ -39,7 +44,7 @@ def database_retrieval(
     database: Tensor,
     database_labels: Tensor,
     *,
-    metric: str,
+    metric: Metric,
     top: int = 100,
 ) -> DatabaseRetrieval:
     """From embeddings (Q, D) and labels (Q,) of queries, and (N, D) and (N,) of a database that holds none of them.
@@ -47,6 +52,12 @@ def database_retrieval(
     The 11-point average precision of a query is the mean over the recalls 0, 0.1, …, 1 of the highest precision at any rank
     with at least that recall. Images that are equally near stand in the database's order. Time is Q·N·(D + log N); memory is
     a few hundred MB, or what one query of a very large database takes.
+
+    It is the evaluation of information flow (arXiv 2005.00727), whose database is the training split and whose queries are the
+    test split. The authors' code (github passalis/pkth, nn/retrieval_evaluation.py) computes it in another way, so figures
+    differ: it reads each recall at the rank whose recall is nearest, which may be below it; it takes the highest precision
+    over the following ranks for the first ranks alone, as many as there are queries in a batch of 128; and its precision at
+    100 is taken after that.
 
     Args:
         metric: ``cosine``, or ``l2`` for the Euclidean distance.
@@ -57,7 +68,7 @@ def database_retrieval(
         DataError: the widths differ, a row has no label, an embedding is not finite, the database has fewer than ``top``
             images, or none of any query's class.
     """
-    check_choice("metric", metric, ("cosine", "l2"))
+    check_choice("metric", metric, METRICS)
     check_whole("top", top, low=1)
     _check(queries, query_labels, database, database_labels, top)
     rows, found = _prepared(queries, database, metric)

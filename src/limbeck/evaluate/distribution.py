@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from limbeck.errors import DataError
+from limbeck.evaluate.kinds import Count, Share
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Detection:
     other images that are taken for the data's where 95 % of the data's are.
     """
 
-    auroc: float
-    fpr95: float
+    auroc: Share
+    fpr95: Share
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class OutOfDistribution:
     """
 
     other: str
-    inside: int
-    outside: int
+    inside: Count
+    outside: Count
     msp: Detection
     energy: Detection
 

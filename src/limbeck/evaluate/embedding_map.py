@@ -13,6 +13,7 @@ from torch import Tensor
 from limbeck.data.stratify import choose
 from limbeck.errors import DataError
 from limbeck.evaluate.collect import Gathered
+from limbeck.evaluate.kinds import Count, Number, Positive, Share
 
 LIMIT = 600
 CLASS_LIMIT = 10
@@ -38,11 +39,11 @@ class EmbeddingMap:
     """
 
     method: str
-    perplexity: float
+    perplexity: Positive
     classes: tuple[str, ...]
-    labels: tuple[int, ...]
-    networks: Mapping[str, tuple[tuple[float, float], ...]]
-    trustworthiness: Mapping[str, float | None]
+    labels: tuple[Count, ...]
+    networks: Mapping[str, tuple[tuple[Number, Number], ...]]
+    trustworthiness: Mapping[str, Share | None]
 
 
 def embedding_map(

@@ -14,6 +14,7 @@ from limbeck.data.images import decode
 from limbeck.data.vision import ImageSplit
 from limbeck.errors import DataError, SignalError
 from limbeck.evaluate.collect import Gathered
+from limbeck.evaluate.kinds import Count, Png, Share, Side
 
 COUNT = 12
 _OF_A_CLASS = 2
@@ -31,15 +32,15 @@ class Example:
     that are neither grey nor of three colours are shown by their first channel.
     """
 
-    index: int
+    index: Count
     label: str
     student: str
     teacher: str
-    student_confidence: float
-    teacher_confidence: float
-    width: int
-    height: int
-    png: str
+    student_confidence: Share
+    teacher_confidence: Share
+    width: Side
+    height: Side
+    png: Png
 
 
 def examples(

@@ -10,6 +10,7 @@ from torch import Tensor
 from limbeck import losses
 from limbeck.errors import SignalError
 from limbeck.evaluate.collect import Gathered
+from limbeck.evaluate.kinds import Count, Matrix, Number, Share
 from limbeck.evaluate.similarity import Centred, Consistency, aligned, consistency, linear_ckas
 
 _FIRST_BATCH = 256
@@ -26,9 +27,9 @@ class MatrixDifference:
     """
 
     procedure: str
-    mean: float
-    maximum: float
-    matrix: tuple[tuple[float, ...], ...] | None = None
+    mean: Number
+    maximum: Number
+    matrix: Matrix | None = None
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class LayerCka:
 
     student: str
     teacher: str
-    cka: float | None
-    debiased: float | None
+    cka: Number | None
+    debiased: Number | None
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,21 @@ class Fidelity:
     between logits centred over the classes, and between embeddings after a rotation fitted on ``aligned_on``.
     """
 
-    count: int
-    agreement: float
-    agreement_where_wrong: float | None
-    kl: float
-    reverse_kl: float
-    retention: float | None
-    kept: int
-    lost: int
-    gained: int
-    both_wrong: int
+    count: Count
+    agreement: Share
+    agreement_where_wrong: Share | None
+    kl: Number
+    reverse_kl: Number
+    retention: Number | None
+    kept: Count
+    lost: Count
+    gained: Count
+    both_wrong: Count
     correlation_paper_2024: MatrixDifference
     correlation_paper_2025: MatrixDifference
     correlation: MatrixDifference
-    cka_embedding: float | None
-    cka_embedding_debiased: float | None
+    cka_embedding: Number | None
+    cka_embedding_debiased: Number | None
     cka_stages: tuple[LayerCka, ...]
     consistency_logits: Consistency | None
     consistency_embedding: Consistency | None

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from limbeck.data import ImageData, ImageSplit, ResidentBatches, Views
-from limbeck.data.seeds import stream
-from limbeck.data.stratify import choose
+from limbeck.data import ImageData
 from limbeck.errors import DataError, SettingError, unknown_name
-from limbeck.evaluate.bench import NOISE, TEACHER, Bench, Options, normalised_for, recoloured, split_of
+from limbeck.evaluate.answers import answer
+from limbeck.evaluate.bench import NOISE, TEACHER, Bench, Figures, Options, split_of
 from limbeck.evaluate.calibration import scaled_calibration
-from limbeck.evaluate.cifar_c import cifar_c, read_cifar_c
+from limbeck.evaluate.cifar_c import cifar_c
 from limbeck.evaluate.classification import classification
-from limbeck.evaluate.distribution import out_of_distribution
+from limbeck.evaluate.collect import Gathered
+from limbeck.evaluate.database import METRICS, DatabaseRetrieval, database_retrieval
 from limbeck.evaluate.embedding_map import embedding_map
 from limbeck.evaluate.examples import examples
 from limbeck.evaluate.fidelity import fidelity
+from limbeck.evaluate.other_data import out_of_distribution_part, transfer_part
 from limbeck.evaluate.retrieval import retrieval
 from limbeck.evaluate.robustness import Answer, robustness
-from limbeck.evaluate.transfer import AUTHORS_BATCH, AuthorsProbe, FrozenProbe, Transfer, authors_probe, frozen_probe
 from limbeck.networks import Network
-from limbeck.signals import Batch
-
-Figures = dict[str, Any]
-"""Fields of an ``Evaluation``."""
-
-# The authors pad 4 pixels of 32.
-_CROP = 8
-_HELD_OUT = 0.1
 
 
 def _classification(bench: Bench) -> Figures:
@@ -89,19 +79,42 @@ def _retrieval(bench: Bench) -> Figures:
     return {"retrieval": found or None}
 
 
+def _database(bench: Bench) -> Figures:
+    if bench.split == "train":
+        bench.say("database is left out: the training images are the database, and they are the split evaluated too.")
+        return {}
+    bench.remarks.extend(f"the database was changed on purpose: {words}." for words in bench.data.damage)
+    found = {}
+    known = bench.gathered("train")
+    for who, each in bench.gathered().items():
+        if each.embedding is None:
+            continue  # the reason was said when the network was tapped
+        try:
+            found[who] = _from_database(each, known[who])
+        except DataError as error:
+            bench.say(f"{who}: database is left out: {error}")
+    return {"database": found or None}
+
+
+def _from_database(queries: Gathered, database: Gathered) -> tuple[DatabaseRetrieval, ...]:
+    assert queries.embedding is not None
+    assert database.embedding is not None
+    pairs = (queries.embedding, queries.labels, database.embedding, database.labels)
+    return tuple(database_retrieval(*pairs, metric=metric) for metric in METRICS)
+
+
 def _robustness(bench: Bench) -> Figures:
     answers = {who: _answer(network) for who, network in bench.networks.items()}
     batches = bench.batches(bench.sample(bench.options.robustness_limit))
     found = robustness(answers, batches)
-    if bench.options.cifar_c is None:
+    corrupted = bench.options.cifar_c
+    if corrupted is None:
         return {"robustness": found}
-    absent = read_cifar_c(bench.options.cifar_c, classes=len(bench.data.classes)).missing
-    if absent:
-        bench.say(f"CIFAR-C: {bench.options.cifar_c} has no {', '.join(absent)}.")
+    if corrupted.missing:
+        bench.say(f"CIFAR-C: {corrupted.folder} has no {', '.join(corrupted.missing)}.")
     other = cifar_c(
         answers,
-        bench.options.cifar_c,
-        classes=len(bench.data.classes),
+        corrupted,
         image_size=bench.data.image_size,
         batch_size=bench.batch_size,
         device=bench.device,
@@ -112,106 +125,11 @@ def _robustness(bench: Bench) -> Figures:
 
 def _answer(network: Network) -> Answer:
     def logits(images: Tensor) -> Tensor:
-        found: Tensor | None = network.tapped(network.preprocess(images)).logits
+        found = answer(network, images).logits
         assert found is not None
         return found
 
     return logits
-
-
-def _ood(bench: Bench) -> Figures:
-    other = bench.options.other
-    inside = bench.gathered()
-    if other == NOISE:
-        count = len(split_of(bench.data, bench.split))
-        outside = bench.collect(bench.batches(_noise(bench.data, count, bench.options.seed)))
-        name = f"{count:,} images of uniform noise"
-    else:
-        assert isinstance(other, ImageData)
-        split = _last_split(other)
-        outside = bench.collect(bench.foreign_batches(other, split))
-        name = f"{other.name}, {len(split):,} images"
-    return {
-        "distribution": {
-            who: out_of_distribution(each.logits, outside[who].logits, other=name) for who, each in inside.items()
-        }
-    }
-
-
-def _last_split(data: ImageData) -> ImageSplit:
-    return next(split for split in (data.test, data.val, data.train) if split is not None)
-
-
-def _noise(data: ImageData, count: int, seed: int) -> ImageSplit:
-    shape = (count, data.in_channels, *data.image_size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=stream(seed))
-    return ImageSplit(images, torch.zeros(count, dtype=torch.int64), torch.arange(count))
-
-
-def _transfer(bench: Bench) -> Figures:
-    other = bench.options.transfer
-    if other is None:
-        bench.say("transfer is left out: it needs other data, as in --transfer stl10.")
-        return {}
-    ways = bench.options.protocol
-    frozen = _frozen(bench, other) if ways in ("frozen", "both") else {}
-    tapped = {who: network for who, network in bench.networks.items() if network.tapped.classifier is not None}
-    found = {
-        who: Transfer(frozen.get(who), _authors(bench, other, network) if ways in ("authors", "both") else None)
-        for who, network in tapped.items()
-    }
-    return {"transfer": found or None, "transfer_data": other.name}
-
-
-def _frozen(bench: Bench, other: ImageData) -> dict[str, FrozenProbe]:
-    splits = _probe_splits(other)
-    # The logits for other data's classes mean nothing; only the embeddings are looked at.
-    gathered = [bench.collect(bench.foreign_batches(other, split)) for split in splits]
-    return {
-        who: frozen_probe(*(each[who] for each in gathered))
-        for who in bench.networks
-        if gathered[0][who].embedding is not None
-    }
-
-
-def _probe_splits(data: ImageData) -> tuple[ImageSplit, ImageSplit, ImageSplit]:
-    """Train, validation and test of other data; a missing validation split is cut from train, a missing test is validation."""
-    test = data.test or data.val
-    assert test is not None
-    if data.test is not None and data.val is not None:
-        return data.train, data.val, test
-    chosen = choose(data.train.labels, max(1, round(_HELD_OUT * len(data.train))), 0, keep=1)
-    rest = torch.ones(len(data.train), dtype=torch.bool)
-    rest[chosen] = False
-    return data.train.subset(rest.nonzero().flatten()), data.train.subset(chosen), test
-
-
-def _authors(bench: Bench, other: ImageData, network: Network) -> AuthorsProbe:
-    *fitted, test = _probe_splits(other)
-    channels = bench.data.in_channels
-    views = Views(crop=max(1, min(bench.data.image_size) // _CROP), flip=True)
-    together = _joined(fitted)
-    size = min(AUTHORS_BATCH, len(together))
-    train = ResidentBatches(together, views, size, bench.options.seed, device=bench.device)
-
-    def epoch(number: int) -> Iterable[Batch]:
-        return recoloured(train.epoch(number), channels)
-
-    return authors_probe(
-        network.tapped,
-        normalised_for(other, channels, network.preprocess, bench.device),
-        epoch,
-        bench.foreign_batches(other, test),
-        classes=len(other.classes),
-        epochs=bench.options.transfer_epochs,
-        seed=bench.options.seed,
-    )
-
-
-def _joined(splits: Sequence[ImageSplit]) -> ImageSplit:
-    images = [split.images for split in splits if isinstance(split.images, Tensor)]
-    labels, index = (torch.cat([getattr(split, name) for split in splits]) for name in ("labels", "index"))
-    return ImageSplit(torch.cat(images), labels, index)
 
 
 def _examples(bench: Bench) -> Figures:
@@ -246,9 +164,10 @@ PARTS: Mapping[str, Callable[[Bench], Figures]] = {
     "calibration": _calibration,
     "fidelity": _fidelity,
     "retrieval": _retrieval,
-    "ood": _ood,
+    "database": _database,
+    "ood": out_of_distribution_part,
     "robustness": _robustness,
-    "transfer": _transfer,
+    "transfer": transfer_part,
     "examples": _examples,
     "tsne": _embedding_map,
 }
@@ -256,8 +175,10 @@ COST = "cost"
 """A part too, but one that is measured before the networks are tapped."""
 
 NAMES = (*PARTS, COST)
+NAMED_ALONE = frozenset({"transfer", "database"})
+"""Parts that are no part of "all": each is done only where it, or the data for it, is named."""
 WITH_TEACHER = frozenset({"fidelity", "examples"})
-WITH_EMBEDDING = frozenset({"fidelity", "retrieval", "transfer", "tsne"})
+WITH_EMBEDDING = frozenset({"fidelity", "retrieval", "database", "transfer", "tsne"})
 
 
 def check_parts(names: Iterable[str]) -> set[str]:
@@ -287,7 +208,7 @@ def check_options(options: Options, data: ImageData) -> set[str]:
             raise SettingError(
                 f"cifar_c holds images in colour, and those of {data.name} have {data.in_channels} channel."
             )
-        read_cifar_c(options.cifar_c, classes=len(data.classes))
+        options.cifar_c.check_classes(len(data.classes))
     return parts
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from limbeck import losses
 from limbeck.errors import DataError
+from limbeck.evaluate.kinds import Count, Share
 
 _ROWS = 256
 
@@ -23,10 +24,10 @@ class Retrieval:
     images, the mean over the queries, which is about what a random order reaches.
     """
 
-    queries: int
-    map: float
-    precision_at_1: float
-    chance: float
+    queries: Count
+    map: Share
+    precision_at_1: Share
+    chance: Share
 
 
 def retrieval(embedding: Tensor, labels: Tensor) -> Retrieval:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from limbeck.errors import DataError
 from limbeck.evaluate.attacks import fgsm, pgd
 from limbeck.evaluate.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from limbeck.evaluate.kinds import Budget, Count, Number, Share
 from limbeck.signals import Batch
 
 BUDGETS = (1, 2, 4, 8)
@@ -27,8 +30,8 @@ class Corrupted:
     """Accuracy under one corruption: ``mean`` over the severities, and at each of 1 to 5."""
 
     name: str
-    mean: float
-    severities: tuple[float, ...]
+    mean: Share
+    severities: Annotated[tuple[Share, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Attacked:
     """Accuracy under an attack: no value of a pixel in 0 … 255 changed by more than ``budget``, in ``steps`` steps."""
 
     name: str
-    budget: float
-    steps: int
-    accuracy: float
+    budget: Budget
+    steps: Count
+    accuracy: Share
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,10 @@ class Robustness:
     None where none was given.
     """
 
-    count: int
-    clean: float
-    mean_corruption: float
-    relative: float | None
+    count: Count
+    clean: Share
+    mean_corruption: Share
+    relative: Number | None
     corruptions: tuple[Corrupted, ...]
     attacks: tuple[Attacked, ...]
     cifar_c: tuple[Corrupted, ...] | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from limbeck import losses
+from limbeck.evaluate.kinds import Count, Number, Share
 
 _SCALE = 10.0  # the largest that ICD's learned scale reaches by default
 _BATCH = 64  # the benchmark's
@@ -24,12 +25,12 @@ class Consistency:
     i, teacher j) over all pairs of different samples of a batch, which SP and RKD drive; None where all are equal.
     """
 
-    batch: int
-    scale: float
-    invariance: float
-    asymmetry: float
-    own_teacher: float
-    same_structure: float | None
+    batch: Count
+    scale: Number
+    invariance: Number
+    asymmetry: Number
+    own_teacher: Share
+    same_structure: Number | None
 
 
 def linear_cka(one: Tensor, other: Tensor, *, debiased: bool = False) -> float | None:

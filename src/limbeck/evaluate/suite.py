@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from limbeck.combination import Combination, open_teacher, parse_combination
 from limbeck.data import ImageData, load_data
 from limbeck.errors import LimbeckError, NonFiniteError, SettingError
-from limbeck.evaluate.accuracy import Score, score_of
-from limbeck.evaluate.bench import TEACHER, Bench, Options, batches_of, check_classes, split_of, tapped
-from limbeck.evaluate.calibration import Scaled
-from limbeck.evaluate.classification import Classification
+from limbeck.evaluate.accuracy import score_of
+from limbeck.evaluate.answers import as_module, tapped
+from limbeck.evaluate.bench import TEACHER, Bench, Options, batches_of, check_classes, split_of
 from limbeck.evaluate.cost import Costs, costs
-from limbeck.evaluate.distribution import OutOfDistribution
-from limbeck.evaluate.embedding_map import EmbeddingMap
-from limbeck.evaluate.examples import Example
-from limbeck.evaluate.fidelity import Fidelity
 from limbeck.evaluate.parts import COST, PARTS, WITH_EMBEDDING, check_options
-from limbeck.evaluate.retrieval import Retrieval
-from limbeck.evaluate.robustness import Robustness
-from limbeck.evaluate.transfer import Transfer
-from limbeck.files import atomic_path
+from limbeck.evaluate.record import Entry, Evaluation
+from limbeck.evaluate.training_data import other_damage
 from limbeck.machine import command_line, now, versions
 from limbeck.models.spec import parse_spec
 from limbeck.networks import Network, open_network, resolve
@@ -36,70 +29,11 @@ from limbeck.signals import Batch
 
 logger = logging.getLogger("limbeck")
 
-SCHEMA = 2
-
 # Of these sources a network without weights is random, so its figures would say nothing.
 _RANDOM_WITHOUT_WEIGHTS = ("zoo", "timm", "torchvision")
 
-Model = str | nn.Module
-"""Run folder, weights file that limbeck wrote, network by name as in NAME@FILE, or the network itself."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One network of an evaluation: its role, "teacher" or "student", what it is, how it was taught, and its scores."""
-
-    role: str
-    model: str
-    method: str | None
-    parameters: int
-    score: Score
-
-    def as_dict(self) -> dict[str, Any]:
-        """Numbers and text alone, the scores beside the rest."""
-        facts = {name: value for name, value in asdict(self).items() if name != "score"}
-        return facts | asdict(self.score)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All figures. Parts that were not asked for are None; the others have one entry for each network, by its name.
-
-    The teacher's name is "teacher". fidelity, examples and the ratios of costs have one for each student.
-    failures: parts that could not be done, and why. remarks: what could not be told, and why.
-    """
-
-    data: str
-    split: str
-    classes: Sequence[str]
-    networks: Mapping[str, Entry]
-    classification: Mapping[str, Classification] | None = None
-    calibration: Mapping[str, Scaled] | None = None
-    fidelity: Mapping[str, Fidelity] | None = None
-    retrieval: Mapping[str, Retrieval] | None = None
-    distribution: Mapping[str, OutOfDistribution] | None = None
-    robustness: Mapping[str, Robustness] | None = None
-    transfer: Mapping[str, Transfer] | None = None
-    transfer_data: str | None = None
-    cost: Costs | None = None
-    examples: Mapping[str, Sequence[Example]] | None = None
-    embedding_map: EmbeddingMap | None = None
-    failures: Mapping[str, str] = field(default_factory=dict)
-    remarks: Sequence[str] = ()
-    command: str = field(default_factory=command_line)
-    versions: Mapping[str, str] = field(default_factory=versions)
-    when: str = field(default_factory=now)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Numbers, text, lists and mappings alone, the same keys whatever was asked for."""
-        value = asdict(self)
-        value["networks"] = {who: entry.as_dict() for who, entry in self.networks.items()}
-        return {"schema": SCHEMA} | value
-
-    def write(self, path: Path) -> None:
-        """Write the figures as JSON, in the place of another evaluation if there is one."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(self.as_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
+Model = str | nn.Module | Combination
+"""Run folder, weights file that limbeck wrote, network by name as in NAME@FILE, or the network itself; a teacher of several."""
 
 
 def evaluate_networks(
@@ -108,6 +42,8 @@ def evaluate_networks(
     *,
     teacher: Model | None = None,
     methods: Mapping[str, str] | None = None,
+    classifiers: Mapping[str, str] | None = None,
+    sizes: Mapping[str, int] | None = None,
     split: str = "test",
     options: Options | None = None,
     batch_size: int = 128,
@@ -123,8 +59,11 @@ def evaluate_networks(
     Args:
         models: a network, which is called "model", or several by their names.
         data: whose classes the networks tell.
-        teacher: whose students they are, or could be.
+        teacher: whose students they are, or could be; several as in ``mean(runs/one, runs/two)``, whose embedding and stages
+            are those of the principal one.
         methods: how networks were taught, for tables and pages.
+        classifiers: by name, the layer whose input is a network's embedding; found where it is not named or not there.
+        sizes: by name, the side of the images that a network takes; its weights', or the data's, where it is not named.
         split: "test", "validation" or "train".
         options: which parts, and their settings; none by default, which gives the scores alone.
         workers: processes that decode images which are not held in memory.
@@ -143,7 +82,7 @@ def evaluate_networks(
     place = torch.device(device)
     first = next(iter(batches_of(images, split_of(images, split), 2, place, 0)))
     bench = Bench(
-        networks={who: _open(each, who, images, first, place) for who, each in given.items()},
+        networks={who: _open(each, who, images, first, place, (sizes or {}).get(who)) for who, each in given.items()},
         data=images,
         split=split,
         device=place,
@@ -153,6 +92,8 @@ def evaluate_networks(
     )
     if split == "train":
         bench.remarks.extend(f"the training split was changed on purpose: {words}." for words in images.damage)
+    if split == "train" or "database" in parts:
+        bench.remarks.extend(other_damage(given, images))
     say = progress or _say_nothing
     found: dict[str, Any] = {}
     failures: dict[str, str] = {}
@@ -169,7 +110,7 @@ def evaluate_networks(
 
     if COST in parts:  # before anything is tapped: taps keep tensors alive
         add(COST, lambda: {"cost": _cost(bench, given, first)})
-    _tap(bench, first, parts)
+    _tap(bench, first, parts, classifiers or {})
     say("scores")
     entries = _entries(bench, methods or {})
     for name in (name for name in PARTS if name in parts):
@@ -177,10 +118,13 @@ def evaluate_networks(
     return Evaluation(
         data=images.name,
         split=split,
-        classes=images.classes,
+        classes=tuple(images.classes),
         networks=entries,
         failures=failures,
         remarks=tuple(bench.remarks),
+        command=command_line(),
+        versions=versions(),
+        when=now(),
         **found,
     )
 
@@ -199,26 +143,47 @@ def _say_nothing(line: str) -> None:
     return None
 
 
-def _open(model: Model, who: str, data: ImageData, probe: Batch, device: torch.device) -> Network:
+def _open(model: Model, who: str, data: ImageData, probe: Batch, device: torch.device, size: int | None) -> Network:
+    def open_one(each: str | nn.Module, principal: bool) -> Network:
+        return _open_one(each, who, data, probe, device, size)
+
+    network = open_teacher(model, open_one) if who == TEACHER else open_one(_one(model, who), True)
+    for each in network.all:
+        each.tapped.eval()
+    with torch.no_grad():  # refused now, and not after a pass over the whole split
+        for each in network.all:
+            name = f"{who}, {each.name}" if network.beside else who
+            check_classes(name, each.tapped(each.preprocess(probe.inputs.to(device))).logits, data)
+    return network
+
+
+def _one(model: Model, who: str) -> str | nn.Module:
+    if isinstance(model, Combination) or (isinstance(model, str) and parse_combination(model) is not None):
+        raise SettingError(f"{who}: {model} are several networks, which a teacher may be and a student cannot.")
+    return model
+
+
+def _open_one(
+    model: str | nn.Module, who: str, data: ImageData, probe: Batch, device: torch.device, size: int | None
+) -> Network:
     if isinstance(model, str):
         spec = parse_spec(resolve(model))
         if spec.source == "zoo" and "/" in spec.name:
             raise SettingError(f"{who}: there is no run folder or weights file {model}.")
         if spec.weights is None and spec.source in _RANDOM_WITHOUT_WEIGHTS:
             raise SettingError(f"{who}: {model} names no weights, so the network would be random; write {model}@FILE.")
-    network = open_network(model, who=who, data=data, probe=probe, device=device, classifier=None, embedding=False)
-    network.tapped.eval()
-    with torch.no_grad():  # refused now, and not after a pass over the whole split
-        logits = network.tapped(network.preprocess(probe.inputs.to(device))).logits
-    check_classes(who, logits, data)
-    return network
+    return open_network(
+        model, who=who, data=data, probe=probe, device=device, classifier=None, image_size=size, embedding=False
+    )
 
 
-def _tap(bench: Bench, probe: Batch, parts: set[str]) -> None:
+def _tap(bench: Bench, probe: Batch, parts: set[str], classifiers: Mapping[str, str]) -> None:
     if not parts & WITH_EMBEDDING:
         return
     for who, network in bench.networks.items():
-        bench.networks[who], remarks = tapped(network, probe, stages="fidelity" in parts)
+        bench.networks[who], remarks = tapped(
+            network, probe, stages="fidelity" in parts, classifier=classifiers.get(who)
+        )
         for remark in remarks:
             bench.say(f"{who}: {remark}")
 
@@ -233,15 +198,20 @@ def _entries(bench: Bench, methods: Mapping[str, str]) -> dict[str, Entry]:
         except NonFiniteError as error:
             raise NonFiniteError(f"{who}: {error}") from None
         network = bench.networks[who]
-        role = TEACHER if who == TEACHER else "student"
-        found[who] = Entry(role, network.name, methods.get(who), network.parameters, score)
+        found[who] = Entry(
+            **asdict(score),
+            role=TEACHER if who == TEACHER else "student",
+            model=network.name,
+            method=methods.get(who),
+            parameters=network.parameters,
+        )
     return found
 
 
 def _cost(bench: Bench, given: Mapping[str, Model], first: Batch) -> Costs:
     images = first.inputs[:1].to(bench.device)
     return costs(
-        {who: (network.tapped.network, network.preprocess(images)) for who, network in bench.networks.items()},
+        {who: as_module(network, images) for who, network in bench.networks.items()},
         batch_size=bench.batch_size,
         files={who: _file(model) for who, model in given.items()},
         teacher=TEACHER,
@@ -249,5 +219,7 @@ def _cost(bench: Bench, given: Mapping[str, Model], first: Batch) -> Costs:
 
 
 def _file(model: Model) -> Path | None:
-    weights = parse_spec(resolve(model)).weights if isinstance(model, str) else None
+    if not isinstance(model, str) or parse_combination(model) is not None:
+        return None
+    weights = parse_spec(resolve(model)).weights
     return None if weights is None else Path(weights).expanduser()

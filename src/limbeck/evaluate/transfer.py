@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from limbeck import losses
 from limbeck.errors import DataError
 from limbeck.evaluate.collect import Gathered
+from limbeck.evaluate.kinds import Count, Number, Share
 from limbeck.signals import Batch
 from limbeck.taps import Tapped
 
@@ -32,9 +33,9 @@ _ROWS = 1024
 class Probe:
     """Accuracy in [0, 1] on the other data's test split, and the setting that did best on its validation split."""
 
-    accuracy: float
-    setting: float
-    settings: tuple[float, ...]
+    accuracy: Share
+    setting: Number
+    settings: tuple[Number, ...]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class FrozenProbe:
     the ``validation`` images, then fitted on these and the ``train`` ones together.
     """
 
-    train: int
-    validation: int
-    test: int
+    train: Count
+    validation: Count
+    test: Count
     logistic: Probe
     knn: Probe
 
@@ -62,11 +63,11 @@ class AuthorsProbe:
     after the last epoch. batch_norms: how many there are; with none the network is frozen here too.
     """
 
-    train: int
-    test: int
-    epochs: int
-    accuracy: float
-    batch_norms: int
+    train: Count
+    test: Count
+    epochs: Count
+    accuracy: Share
+    batch_norms: Count
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Finished runs, and which published cells they are of."""
+"""Finished runs and evaluations, and which published cells they are of."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 from limbeck.config import defaults_of_runs
 from limbeck.data.sources import find_source
 from limbeck.errors import LimbeckError
+from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.objectives.expand import objective_identity
 from limbeck.published.plans import Plan
+from limbeck.published.probes import probes, run_of
 from limbeck.report.read import Run, read_run
 from limbeck.report.statistics import Stat
-from limbeck.runs import CONFIG, RESULT
+from limbeck.runs import CONFIG, EVALUATION, RESULT
 
 _DEFAULTS = defaults_of_runs()
 # Where, how and from what a run was started. Any other setting, one of a later limbeck too, must be the protocol's or the
@@ -49,29 +51,36 @@ class Measured:
 
     figure: of the test accuracy, over seeds, of the runs that were run at the cell's protocol; a seed that was run twice counts
     once, as its mean. None where there is none. teacher: of the accuracies of those runs' teachers. runs: their folders.
-    other: those that differ from the protocol, and in what; they are not in the figure.
+    other: those that differ from the protocol, and in what; they are not in the figure. on: of a probe, the images in words.
     """
 
     figure: Stat | None = None
     teacher: Stat | None = None
     runs: tuple[Path, ...] = ()
     other: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    on: str | None = None
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """The runs of some folders. skipped: what could not be read, and why; unfinished: how many have no result yet."""
+    """The runs and evaluations of some folders.
+
+    skipped: what could not be read, and why; unfinished: how many runs have no result yet.
+    """
 
     runs: tuple[Run, ...] = ()
+    evaluations: dict[Path, Evaluation] = field(default_factory=dict)
     skipped: dict[Path, str] = field(default_factory=dict)
     unfinished: int = 0
 
     def measured(self, plan: Plan, objective: str | None = None) -> Measured:
         """What the runs say of a cell with this plan, with its objective or another one."""
         wanted = objective or plan.objective
-        if wanted is None or plan.probe is not None:
+        if wanted is None:
             return Measured()
         same = [run for run in self.runs if _is_of(run, plan, wanted)]
+        if plan.probe is not None:
+            return self._probed(plan, wanted, same)
         differing = {run.path: differences(run, plan.settings) for run in same}
         at_protocol = [run for run in same if not differing[run.path]]
         return Measured(
@@ -81,10 +90,45 @@ class Shelf:
             {path: found for path, found in differing.items() if found},
         )
 
+    def _probed(self, plan: Plan, objective: str, same: Sequence[Run]) -> Measured:
+        """What evaluations say of a probe of features; ``same`` are the runs that could have been probed."""
+        figures: dict[int, list[float | None]] = {}
+        runs: dict[Path, Run] = {}
+        other: dict[Path, tuple[str, ...]] = {}
+        images: set[int] = set()
+        for probe in probes(self.evaluations, plan):
+            run = run_of(probe, same)
+            if run is None:
+                if probe.is_student and _identity(probe.objective) == _identity(objective):
+                    other[probe.path] = ("its run is not in these folders, so its protocol is not known",)
+                continue
+            differing = (*differences(run, plan.settings), *probe.differences)
+            if differing or probe.accuracy is None or run.result is None:
+                other[run.path] = differing
+                continue
+            runs[run.path] = run
+            images.add(probe.images)
+            figures.setdefault(run.result.seed, []).append(100 * probe.accuracy)
+        means = [Stat.of(several) for several in figures.values()]
+        return Measured(
+            Stat.of(mean.mean for mean in means if mean is not None),
+            _over_seeds(list(runs.values()), "teacher_test"),
+            tuple(runs),
+            other,
+            f"{' or '.join(f'{count:,}' for count in sorted(images))} test images of {plan.probe}" if images else None,
+        )
+
 
 def read_shelf(folders: Iterable[Path]) -> Shelf:
-    """Every run in the folders and up to five levels below. A damaged one is skipped, and named."""
+    """Every run and evaluation in the folders and up to five levels below. A damaged one is skipped, and named."""
+    folders = list(folders)
     found, skipped, unfinished = [], {}, 0
+    evaluations = {}
+    for path in dict.fromkeys(path for folder in folders for path in sorted(_files(folder, EVALUATION))):
+        try:
+            evaluations[path] = read_evaluation(path)
+        except ValueError as error:
+            skipped[path] = str(error)
     for path in dict.fromkeys(path for folder in folders for path in _folders_in(folder)):
         run = read_run(path)
         if run.problem is not None:
@@ -93,7 +137,7 @@ def read_shelf(folders: Iterable[Path]) -> Shelf:
             unfinished += 1
         else:
             found.append(run)
-    return Shelf(tuple(found), skipped, unfinished)
+    return Shelf(tuple(found), evaluations, skipped, unfinished)
 
 
 def differences(run: Run, protocol: dict[str, Any]) -> tuple[str, ...]:

@@ -147,7 +147,9 @@ def _commands(
         lines.append(Command("the student; for other seeds change --seed", _line(words)))
     if probe is not None:
         words = ["evaluate", f"runs/{trained}", "--parts", "transfer", "--transfer", probe]
-        lines.append(Command("the probe of its features", _line([*words, "--transfer-protocol", "authors"])))
+        # Where 'limbeck reproduce' finds it again.
+        words += ["--transfer-protocol", "authors", "--output", f"runs/{trained}/evaluation.json"]
+        lines.append(Command("the probe of its features", _line(words)))
     return lines
 
 

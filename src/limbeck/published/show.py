@@ -191,7 +191,8 @@ def _measured(found: dict[str, Any] | None, where: str) -> str:
         return f"no run {where}; {other}"
     taught = f", by a teacher of {found['teacher']['mean']:.2f}" if found["teacher"] is not None else ""
     differs = f", {found['difference']:+.2f} points from the published" if found["difference"] is not None else ""
-    return f"{_stat(found['figure'])} {where}{differs}{taught}" + (f"; {other}" if other else "")
+    on = f", on {found['on']}" if found["on"] is not None else ""
+    return f"{_stat(found['figure'])} {where}{on}{differs}{taught}" + (f"; {other}" if other else "")
 
 
 def _count(number: int, what: str) -> str:

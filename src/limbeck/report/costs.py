@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from limbeck.report.table import MethodRow
+from limbeck.report.rows import MethodRow
 
 if TYPE_CHECKING:
-    from limbeck.report.evaluation.record import Cost, Record
+    from limbeck.evaluate.cost import Cost
+    from limbeck.evaluate.record import Evaluation
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,19 @@ class Price:
     device: str
 
 
-def price(row: MethodRow, records: Iterable[Record]) -> Price | None:
+def price(row: MethodRow, evaluations: Iterable[Evaluation]) -> Price | None:
     """Of the first evaluation that measured this row's student and its teacher, which are known by data and parameters.
 
     Of several students of that size it is the one that was taught by this row's method, where that was measured.
     """
     if row.parameters_ratio is None:
         return None
-    for record in records:
-        if record.data == row.data and record.cost is not None:
-            student = _measured(record, "student", row.parameters, row.label)
-            teacher = _measured(record, "teacher", round(row.parameters * row.parameters_ratio), None)
+    for evaluation in evaluations:
+        if evaluation.data == row.data and evaluation.cost is not None:
+            student = _measured(evaluation, "student", row.parameters, row.label)
+            teacher = _measured(evaluation, "teacher", round(row.parameters * row.parameters_ratio), None)
             if student is not None and teacher is not None:
-                return price_of(student, teacher, record.cost.device)
+                return price_of(student, teacher, evaluation.cost.device)
     return None
 
 
@@ -50,14 +51,14 @@ def price_of(student: Cost, teacher: Cost, device: str) -> Price:
     return Price(macs, None if batch is None else both[batch] / times[batch], batch, device)
 
 
-def macs_by_parameters(data: str, records: Iterable[Record]) -> dict[int, int]:
+def macs_by_parameters(data: str, evaluations: Iterable[Evaluation]) -> dict[int, int]:
     """Multiply-accumulates of the networks on a data set, by parameters; without those on which evaluations differ."""
     found: dict[int, set[int]] = {}
-    for record in records:
-        if record.data == data and record.cost is not None:
-            for who, cost in record.cost.networks.items():
+    for evaluation in evaluations:
+        if evaluation.data == data and evaluation.cost is not None:
+            for who, cost in evaluation.cost.networks.items():
                 if cost.macs:
-                    found.setdefault(record.networks[who].parameters, set()).add(cost.macs)
+                    found.setdefault(evaluation.networks[who].parameters, set()).add(cost.macs)
     return {parameters: next(iter(macs)) for parameters, macs in found.items() if len(macs) == 1}
 
 
@@ -84,12 +85,12 @@ def cost_words(price: Price | None, parameters_ratio: float | None) -> str:
     return " and ".join(parts)
 
 
-def _measured(record: Record, role: str, parameters: int, method: str | None) -> Cost | None:
-    assert record.cost is not None
+def _measured(evaluation: Evaluation, role: str, parameters: int, method: str | None) -> Cost | None:
+    assert evaluation.cost is not None
     alike = [
         who
-        for who, network in record.networks.items()
-        if network.role == role and network.parameters == parameters and who in record.cost.networks
+        for who, network in evaluation.networks.items()
+        if network.role == role and network.parameters == parameters and who in evaluation.cost.networks
     ]
-    own = [who for who in alike if record.networks[who].method == method]
-    return next((record.cost.networks[who] for who in own or alike), None)
+    own = [who for who in alike if evaluation.networks[who].method == method]
+    return next((evaluation.cost.networks[who] for who in own or alike), None)

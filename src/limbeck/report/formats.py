@@ -15,8 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from limbeck.errors import SettingError
 from limbeck.files import atomic_path
+from limbeck.report.rows import MethodRow
 from limbeck.report.statistics import LEVEL
-from limbeck.report.table import Column, MethodRow, columns, markdown, note
+from limbeck.report.table import Column, columns, markdown, note
 
 _ROWS = TypeAdapter(list[MethodRow])
 _VERSION = 1

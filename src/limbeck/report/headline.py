@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from limbeck.report.costs import Price, cost_words, price, price_of
-from limbeck.report.statistics import LEVEL, paired_difference
-from limbeck.report.table import MethodRow, warning
+from limbeck.report.rows import MethodRow
+from limbeck.report.statistics import LEVEL, Stat, paired_difference
+from limbeck.report.table import warning
 
 if TYPE_CHECKING:
-    from limbeck.report.evaluation.record import Record
+    from limbeck.evaluate.record import Evaluation
 
 
-def headline(rows: Sequence[MethodRow], records: Sequence[Record] = ()) -> tuple[str, str]:
+def headline(rows: Sequence[MethodRow], evaluations: Sequence[Evaluation] = ()) -> tuple[str, str]:
     """The sentence that stands at the top of the page, and those that say how sure it is.
 
     It is told from finished runs; from the first evaluation with an accuracy where there is none.
@@ -21,18 +22,23 @@ def headline(rows: Sequence[MethodRow], records: Sequence[Record] = ()) -> tuple
     winners = _winners(rows)
     if winners:
         best = max(winners, key=lambda row: row.kept.mean if row.kept else 0.0)
-        cost = price(best, records)
+        cost = price(best, evaluations)
         others = "Other students and data sets are in the table." if len(winners) > 1 else ""
         sure = (_among_methods(best, rows), _sureness(best, rows), others, _timing(cost))
         return _kept_sentence(best, cost) + _beaten(best, rows), " ".join(filter(None, sure))
-    scored = [row for row in rows if not row.is_teacher and (row.test or row.validation_best)]
+    scored = [(*found, row) for row in rows if not row.is_teacher and (found := _accuracy(row)) is not None]
     if not scored:
-        told = map(_of_record, records)
+        told = map(_of_evaluation, evaluations)
         return next((words for words in told if words), ("No finished run has an accuracy yet", ""))
-    best = max(scored, key=lambda row: (row.test or row.validation_best).mean)  # type: ignore[union-attr]  # filtered above
-    stat, split = (best.test, "test") if best.test else (best.validation_best, "validation")
-    assert stat is not None
+    stat, split, best = max(scored, key=lambda found: found[0].mean)
     return f"{best.label} reaches {100 * stat.mean:.1f} % {split} accuracy on {best.data}", _sureness(best, rows)
+
+
+def _accuracy(row: MethodRow) -> tuple[Stat, str] | None:
+    """A row's accuracy and the split that it is of: the test's, or else the best on validation."""
+    if row.test is not None:
+        return row.test, "test"
+    return None if row.validation_best is None else (row.validation_best, "validation")
 
 
 def _winners(rows: Sequence[MethodRow]) -> list[MethodRow]:
@@ -103,11 +109,11 @@ def _timing(cost: Price | None) -> str:
 
 def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
     runs = f"mean of {len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed, so without an error bar"
-    stat = row.test or row.validation_best
-    assert stat is not None
+    found = _accuracy(row)
+    assert found is not None
+    stat, split = found
     spread = f" ± {100 * stat.std:.2f}" if stat.std is not None else ""
-    split = "Test" if row.test else "Validation"
-    text = f"{split} accuracy {100 * stat.mean:.2f}{spread} % with {row.student} on {row.data} ({runs})."
+    text = f"{split.capitalize()} accuracy {100 * stat.mean:.2f}{spread} % with {row.student} on {row.data} ({runs})."
     base = _baseline(row, rows)
     if base is None or row.difference is None:
         return text
@@ -122,29 +128,29 @@ def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
     return f"{text} Against {base.label}: {points}. {warning([base, row])}".strip()
 
 
-def _of_record(record: Record) -> tuple[str, str] | None:
-    students = record.students
+def _of_evaluation(evaluation: Evaluation) -> tuple[str, str] | None:
+    students = evaluation.students
     if not students:
         return None
-    who = max(students, key=lambda student: record.networks[student].accuracy)
-    best, teacher = record.networks[who], record.networks.get(record.teacher or "")
+    who = max(students, key=lambda student: evaluation.networks[student].accuracy)
+    best, teacher = evaluation.networks[who], evaluation.networks.get(evaluation.teacher or "")
     sure = (
-        f"Accuracy {100 * best.accuracy:.2f} % on {best.count:,} images of {record.data}, {record.split} (one network, so "
-        "without an error bar)."
+        f"Accuracy {100 * best.accuracy:.2f} % on {best.count:,} images of {evaluation.data}, {evaluation.split} "
+        "(one network, so without an error bar)."
     )
     if len(students) > 1:
         sure = f"The best of {len(students)} students here. {sure}"
     if teacher is None or not teacher.accuracy:
-        return f"{who} reaches {100 * best.accuracy:.1f} % accuracy on {record.data}", sure
-    cost = _price_in(record, who)
+        return f"{who} reaches {100 * best.accuracy:.1f} % accuracy on {evaluation.data}", sure
+    cost = _price_in(evaluation, who)
     ratio = teacher.parameters / best.parameters if best.parameters and teacher.parameters else None
     words = cost_words(cost, ratio)
     main = f"{who} keeps {_kept_share(best.accuracy / teacher.accuracy)} % of the teacher's accuracy"
     return main + (f" at {words}" if words else ""), " ".join(filter(None, (sure, _timing(cost))))
 
 
-def _price_in(record: Record, student: str) -> Price | None:
-    if record.cost is None:
+def _price_in(evaluation: Evaluation, student: str) -> Price | None:
+    if evaluation.cost is None:
         return None
-    ours, theirs = record.cost.networks.get(student), record.cost.networks.get(record.teacher or "")
-    return None if ours is None or theirs is None else price_of(ours, theirs, record.cost.device)
+    ours, theirs = evaluation.cost.networks.get(student), evaluation.cost.networks.get(evaluation.teacher or "")
+    return None if ours is None or theirs is None else price_of(ours, theirs, evaluation.cost.device)

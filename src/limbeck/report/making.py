@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
-from limbeck.report.evaluation import Evaluated
-from limbeck.report.material import Material
+from limbeck.report.material import Evaluated, Material
 from limbeck.report.read import Run
 from limbeck.report.sections import Section
 
@@ -78,9 +77,10 @@ def _of_run(run: Run) -> str:
 
 
 def _of_evaluation(evaluated: Evaluated) -> str:
-    record = evaluated.record
-    about = f"{', '.join(record.networks)} on {record.data}, {record.split}, {record.when or 'at an unknown time'}"
+    evaluation = evaluated.evaluation
+    when = evaluation.when or "at an unknown time"
+    about = f"{', '.join(evaluation.networks)} on {evaluation.data}, {evaluation.split}, {when}"
     return (
         f"<details><summary><b>{html.escape(str(evaluated.path))}</b>: {html.escape(about)}</summary>\n"
-        f"<pre>{html.escape(record.command)}</pre>{_versions(record.versions)}</details>"
+        f"<pre>{html.escape(evaluation.command)}</pre>{_versions(evaluation.versions)}</details>"
     )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from limbeck.errors import SettingError
-from limbeck.report.evaluation import Evaluated, read_evaluation
-from limbeck.report.evaluation.record import Record
+from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.report.identity import variants
+from limbeck.report.looks import method_numbers
 from limbeck.report.names import MethodKey, labels_of
 from limbeck.report.read import Run, find_evaluations, find_runs, read_run
+from limbeck.report.rows import MethodRow, method_key, summarise
 from limbeck.report.statistics import Stat
-from limbeck.report.table import MethodRow, method_key, summarise
 from limbeck.runs import Result
 
 
@@ -28,6 +29,14 @@ class Method:
     runs: Sequence[Run]
     short: str
     progress: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation and where it was read."""
+
+    path: Path
+    evaluation: Evaluation
 
 
 @dataclass(frozen=True)
@@ -46,9 +55,14 @@ class Material:
     skipped: Sequence[tuple[Path, str]]
 
     @property
-    def records(self) -> list[Record]:
-        """The evaluations' values."""
-        return [evaluated.record for evaluated in self.evaluations]
+    def records(self) -> list[Evaluation]:
+        """The evaluations without the places where they were read."""
+        return [evaluated.evaluation for evaluated in self.evaluations]
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each method's colour, by its label."""
+        return method_numbers((method.row.label for method in self.methods), self.records)
 
     @property
     def unfinished(self) -> list[Method]:
@@ -86,7 +100,7 @@ def _evaluations(paths: Iterable[Path]) -> tuple[list[Evaluated], list[tuple[Pat
     found, unread = [], []
     for path in paths:
         try:
-            found.append(read_evaluation(path))
+            found.append(Evaluated(path, read_evaluation(path)))
         except ValueError as error:
             unread.append((path, str(error)))
     return found, unread

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.costs import macs_by_parameters
 from limbeck.report.curves import loss_curves, validation_curve
-from limbeck.report.evaluation.record import Record
 from limbeck.report.figures import Dots, Mark, Series, against, curves, dots, panels
 from limbeck.report.material import Material, Method
 from limbeck.report.plate_html import COLOURS
 from limbeck.report.plates import Plate
+from limbeck.report.rows import MethodRow
 from limbeck.report.sections import Section
-from limbeck.report.table import MethodRow
 
 # More lines in one figure than colours are not told apart: then each method has a panel, or most stand back in grey.
 _FEW = COLOURS
@@ -27,7 +27,10 @@ def accuracy_section(material: Material) -> list[Section]:
     for number, ((data, student), contest) in enumerate(_contests(material.methods).items()):
         where = f"{student} on {data}"
         teacher = _teacher(data, contest, material)
-        plates += [_validation(f"validation{number}", where, contest), _tests(f"test{number}", where, contest, teacher)]
+        plates += [
+            _validation(f"validation{number}", where, contest, material.numbers),
+            _tests(f"test{number}", where, contest, teacher, material.numbers),
+        ]
     names = dict.fromkeys(row.data for row in material.rows)
     plates += [_against_cost(f"cost{number}", data, material) for number, data in enumerate(names)]
     return _section("accuracy", "Accuracy", plates)
@@ -70,16 +73,16 @@ def _legend(lines: Sequence[Series]) -> tuple[tuple[str, int], ...]:
 # Over epochs
 
 
-def _validation(name: str, where: str, contest: Sequence[Method]) -> Plate | None:
-    drawn = [(place, validation_curve(method.row.label, method.runs)) for place, method in enumerate(contest)]
-    lines = [replace(line, number=place) for place, line in drawn if line is not None]
+def _validation(name: str, where: str, contest: Sequence[Method], numbers: Mapping[str, int]) -> Plate | None:
+    curved = [(method, validation_curve(method.row.label, method.runs)) for method in contest]
+    drawn = [(method, replace(line, number=numbers[method.row.label])) for method, line in curved if line is not None]
+    lines = [line for _, line in drawn]
     if not lines:
         return None
-    reference = next((line for line in lines if _is_reference(contest[line.number].row)), None)
+    reference = next((line for method, line in drawn if _is_reference(method.row)), None)
     # An unfinished line ends where its runs are now.
     ends = "; ".join(
-        f"{line.label} {'is at' if contest[line.number].progress else 'ends at'} {line.mean[-1]:.1f} %"
-        for line in lines
+        f"{line.label} {'is at' if method.progress else 'ends at'} {line.mean[-1]:.1f} %" for method, line in drawn
     )
     alternative = f"Validation accuracy over epochs, {where}: {ends}."
     caption = f"{where}: mean of the seeds; the band spans the lowest and highest"
@@ -98,7 +101,7 @@ def _validation(name: str, where: str, contest: Sequence[Method]) -> Plate | Non
     # The steep first epochs would take all of the height, and what sets methods apart none.
     bottom = min(median(line.mean) for line in lines) - 2
     caption += f"; all other methods in grey; what lies below {bottom:.0f} % is cut off"
-    titles = [contest[line.number].short for line in lines]
+    titles = [method.short for method, _ in drawn]
     draw = partial(panels, series=lines, titles=titles, reference=reference, y_label=y_label, bottom=bottom)
     return replace(plate, caption=caption, draw=draw, legend=tuple(shown), wide=True)
 
@@ -122,13 +125,15 @@ def _losses(name: str, method: Method) -> Plate | None:
 # On the test split
 
 
-def _tests(name: str, where: str, contest: Sequence[Method], teacher: float | None) -> Plate | None:
-    tested = [(place, method.row, _tested(method)) for place, method in enumerate(contest)]
+def _tests(
+    name: str, where: str, contest: Sequence[Method], teacher: float | None, numbers: Mapping[str, int]
+) -> Plate | None:
+    tested = [(numbers[method.row.label], method.row, _tested(method)) for method in contest]
     many = sum(bool(values) for _, _, values in tested) > _FEW
     points = [
         # Names stand beside the rows: of many, the colour tells the baseline alone.
-        Dots(row.label, values, int(row.baseline) if many else place)
-        for place, row, values in tested
+        Dots(row.label, values, int(row.baseline) if many else number)
+        for number, row, values in tested
         if values
     ]
     if len(points) < 2:
@@ -148,13 +153,13 @@ def _tested(method: Method) -> list[float]:
 # Against cost
 
 
-def has_operations_of(record: Record, material: Material) -> bool:
+def has_operations_of(evaluation: Evaluation, material: Material) -> bool:
     """Whether :func:`accuracy_section` draws all networks of an evaluation against multiply-accumulates, over seeds."""
-    found = _costs(record.data, material)
+    found = _costs(evaluation.data, material)
     if found is None or not found.counted:
         return False
     drawn = {(row.is_teacher, row.student, row.parameters) for row in found.rows}
-    networks = record.networks.values()
+    networks = evaluation.networks.values()
     return {(each.role == "teacher", each.model, each.parameters) for each in networks} <= drawn
 
 
@@ -185,7 +190,7 @@ def _against_cost(name: str, data: str, material: Material) -> Plate | None:
         return None
     tested, costs = found.rows, found.costs
     what = "multiply-accumulates" if found.counted else "parameters"
-    lines = _lines([row for row in tested if not row.is_teacher], costs)
+    lines = _lines([row for row in tested if not row.is_teacher], costs, material.numbers)
     marks = [
         Mark(row.label, costs[row.parameters], 100 * row.test.mean) for row in tested if row.is_teacher and row.test
     ]
@@ -204,16 +209,16 @@ def _against_cost(name: str, data: str, material: Material) -> Plate | None:
     )
 
 
-def _lines(rows: Sequence[MethodRow], costs: dict[int, int]) -> list[Series]:
+def _lines(rows: Sequence[MethodRow], costs: dict[int, int], numbers: Mapping[str, int]) -> list[Series]:
     """A line a method, through its students of different cost."""
     lines = []
-    for number, label in enumerate(dict.fromkeys(row.label for row in rows)):
+    for label in dict.fromkeys(row.label for row in rows):
         found = [(costs[row.parameters], row.test) for row in rows if row.label == label and row.test]
         points = sorted(found, key=lambda point: point[0])
         sizes, stats = zip(*points, strict=True)
         means, spreads = [100 * stat.mean for stat in stats], [100 * (stat.std or 0) for stat in stats]
         low, high = ([mean + sign * spread for mean, spread in zip(means, spreads, strict=True)] for sign in (-1, 1))
-        lines.append(Series(label, sizes, means, low, high, number))
+        lines.append(Series(label, sizes, means, low, high, numbers[label]))
     return lines
 
 

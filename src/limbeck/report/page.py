@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
@@ -12,16 +12,16 @@ from pathlib import Path
 from limbeck.errors import SettingError
 from limbeck.files import atomic_path
 from limbeck.report.attention import attention_section
-from limbeck.report.evaluation import Evaluated, evaluation_sections
+from limbeck.report.evaluation import evaluation_sections
 from limbeck.report.evaluation.cost import ACCURACY_AGAINST_COST
 from limbeck.report.headline import headline
 from limbeck.report.making import making_sections, status_sections
-from limbeck.report.material import Material, gather
+from limbeck.report.material import Evaluated, Material, gather
 from limbeck.report.method_plates import accuracy_section, has_operations_of, losses_section
 from limbeck.report.plate_files import write_plates
 from limbeck.report.plate_html import figure_html
+from limbeck.report.rows import MethodRow
 from limbeck.report.sections import Section
-from limbeck.report.table import MethodRow
 from limbeck.report.tables_html import methods_section
 
 TITLE = "Distillation report"
@@ -70,17 +70,20 @@ def make_report(runs: Sequence[Path], path: Path, title: str = TITLE, figures: P
 def _sections(material: Material) -> list[Section]:
     sections = [*methods_section(material), *accuracy_section(material)]
     for number, evaluated in enumerate(material.evaluations, 1):
-        leave_out = [ACCURACY_AGAINST_COST] if has_operations_of(evaluated.record, material) else []
-        sections += _of_evaluation(evaluated, number if len(material.evaluations) > 1 else None, leave_out)
+        leave_out = [ACCURACY_AGAINST_COST] if has_operations_of(evaluated.evaluation, material) else []
+        place = number if len(material.evaluations) > 1 else None
+        sections += _of_evaluation(evaluated, place, leave_out, material.numbers)
     drawn = [*sections, *attention_section(material), *losses_section(material)]
     return [*drawn, *status_sections(material), *making_sections(material)]
 
 
-def _of_evaluation(evaluated: Evaluated, number: int | None, leave_out: Sequence[str]) -> list[Section]:
+def _of_evaluation(
+    evaluated: Evaluated, number: int | None, leave_out: Sequence[str], numbers: Mapping[str, int]
+) -> list[Section]:
     """Its sections; of several evaluations, which are numbered, each goes by names of its own, and says which it is."""
     if number is None:
-        return evaluation_sections(evaluated, leave_out=leave_out)
-    sections = evaluation_sections(evaluated, f"evaluation{number}", leave_out)
+        return evaluation_sections(evaluated.evaluation, leave_out=leave_out, numbers=numbers)
+    sections = evaluation_sections(evaluated.evaluation, f"evaluation{number}", leave_out, numbers)
     folder = evaluated.path.absolute().parent.name
     return [replace(section, title=f"{section.title} ({folder})") for section in sections]
 

@@ -8,7 +8,7 @@ import re
 
 from matplotlib.figure import Figure
 
-from limbeck.report.plates import Palette, Plate, dashes, save
+from limbeck.report.plates import Palette, Plate, dashes, marker_place, save
 
 COLOURS = 6
 """How many colours of the page are for what is compared: ``--s0`` and on in page.css."""
@@ -53,7 +53,7 @@ def _legend(plate: Plate) -> str:
 
 
 def _shape(number: int, colour: str) -> str:
-    return f'<path d="{_SHAPES[number % len(_SHAPES)]}" style="fill:{colour}"></path>'
+    return f'<path d="{_SHAPES[marker_place(number)]}" style="fill:{colour}"></path>'
 
 
 def _stroke(number: int, colour: str) -> str:

@@ -93,8 +93,13 @@ def dashes(number: int) -> tuple[float, ...]:
 
 
 def marker(number: int) -> str:
-    """The marker of the ``number``-th kind of point; they come round again."""
-    return MARKERS[number % len(MARKERS)]
+    """The marker of the ``number``-th kind of point; they come round again, out of step with the colours."""
+    return MARKERS[marker_place(number)]
+
+
+def marker_place(number: int) -> int:
+    """The place among ``MARKERS`` of the marker of the ``number``-th kind of point."""
+    return (number + number // len(MARKERS)) % len(MARKERS)
 
 
 def clipped(text: str, length: int = 26) -> str:

@@ -6,8 +6,9 @@ import html
 from collections.abc import Sequence
 
 from limbeck.report.material import Material
+from limbeck.report.rows import MethodRow
 from limbeck.report.sections import Section
-from limbeck.report.table import Column, MethodRow, columns, note
+from limbeck.report.table import Column, columns, note
 
 _UNFINISHED = (
     "Methods in italics are unfinished: their figure is the best validation so far, they have no test figure, and no other "

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import pytest
+from evaluations import NAMES, make_record, png
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from limbeck.report.evaluation import Evaluated, evaluation_sections
+from limbeck.evaluate.record import Evaluation
+from limbeck.report.evaluation import evaluation_sections
 from limbeck.report.plates import Palette, Plate
 from limbeck.report.sections import Section
 
-from .conftest import NAMES, Make, make_record, png
+from .conftest import Make
 
 LIGHT = Palette("#111111", "#cccccc", tuple(f"#0000{number:02x}" for number in range(1, 7)))
 DARK = Palette("#eeeeee", "#333333", tuple(f"#ff00{number:02x}" for number in range(1, 7)))
@@ -24,6 +26,7 @@ PARTS = {
     "calibration": {"reliability"},
     "fidelity": {"fidelity", "correlation"},
     "retrieval": {"retrieval"},
+    "database": {"database"},
     "distribution": {"distribution"},
     "robustness": {"robustness"},
     "transfer": {"transfer"},
@@ -33,12 +36,12 @@ PARTS = {
 }
 
 
-def sections_of(evaluated: Evaluated) -> dict[str, Section]:
-    return {section.name.removeprefix("evaluation-"): section for section in evaluation_sections(evaluated)}
+def sections_of(evaluation: Evaluation) -> dict[str, Section]:
+    return {section.name.removeprefix("evaluation-"): section for section in evaluation_sections(evaluation)}
 
 
-def plates_of(evaluated: Evaluated) -> list[Plate]:
-    return [plate for section in evaluation_sections(evaluated) for plate in section.plates]
+def plates_of(evaluation: Evaluation) -> list[Plate]:
+    return [plate for section in evaluation_sections(evaluation) for plate in section.plates]
 
 
 def svg(figure: Figure) -> str:
@@ -192,9 +195,9 @@ def test_a_doctored_text_stays_text(make: Make) -> None:
     value["networks"][evil] |= {"model": evil, "method": evil}
     for kind in value["robustness"][evil]["corruptions"]:
         kind["name"] = evil
-    evaluated = make(**value)
+    evaluation = make(**value)
 
-    for section in evaluation_sections(evaluated):
+    for section in evaluation_sections(evaluation):
         tags = Tags(section.html)
         assert not {"script", "section"} & {tag for tag, _ in tags.found}
         assert {name for _, attributes in tags.found for name in attributes} <= {
@@ -212,8 +215,8 @@ def test_dollars_in_names_are_no_formula(make: Make) -> None:
 
 
 def test_one_network_without_a_teacher(make: Make) -> None:
-    evaluated = make(students=["model"], teacher=False)
-    sections = sections_of(evaluated)
+    evaluation = make(students=["model"], teacher=False)
+    sections = sections_of(evaluation)
 
     assert set(sections) == {"overview"}.union(*PARTS.values()) - {"fidelity", "correlation", "examples"}
     assert sections["classes"].title == "Accuracy by class"
@@ -231,23 +234,22 @@ def test_a_teacher_alone(make: Make) -> None:
 def test_a_split_in_which_one_class_is_present(make: Make) -> None:
     value = make_record(students=["icd-seed0"]) | dict.fromkeys(("robustness", "cost", "calibration"))
     for found in value["classification"].values():
-        found["balanced"] = None
         for each in found["classes"][1:]:
             each |= {"count": 0, "accuracy": None}
     value["embedding_map"]["labels"] = [0] * 50
     value["embedding_map"]["trustworthiness"]["teacher"] = None
-    evaluated = make(**value)
+    evaluation = make(**value)
 
-    assert all(svg(plate.draw(LIGHT)) for plate in plates_of(evaluated))
-    caption = sections_of(evaluated)["classes"].plates[0].caption
+    assert all(svg(plate.draw(LIGHT)) for plate in plates_of(evaluation))
+    caption = sections_of(evaluation)["classes"].plates[0].caption
     assert sum(map(int, re.findall(r"(\d+) (?:of 1 classes lose|gain|are as before)", caption))) == 1
 
 
 def test_data_of_one_class(make: Make) -> None:
     value = make_record(students=["icd-seed0"], classes=["apple"])
-    evaluated = make(**value | dict.fromkeys(("robustness", "cost", "calibration")))
+    evaluation = make(**value | dict.fromkeys(("robustness", "cost", "calibration")))
 
-    assert all(svg(plate.draw(LIGHT)) for plate in plates_of(evaluated))
+    assert all(svg(plate.draw(LIGHT)) for plate in plates_of(evaluation))
 
 
 def test_many_students_show_the_best_and_tables_have_all(make: Make) -> None:
@@ -258,7 +260,8 @@ def test_many_students_show_the_best_and_tables_have_all(make: Make) -> None:
     assert "Figures show the 5 most accurate of 12 students." in sections["classes"].lead
     assert [row[0] for row in rows_of(sections["overview"])] == ["network", "teacher", *students[::-1]]
     legend = sections["robustness"].plates[0].legend
-    assert [number for _, number in legend] == [0, 1, 2, 3, 4, 5]
+    # All are of one method, and so of one colour; dashes and markers tell them apart.
+    assert [number for _, number in legend] == [0, 1, 7, 13, 19, 25]
 
 
 def test_a_few_left_out_are_named(make: Make) -> None:
@@ -339,11 +342,11 @@ def test_the_most_frequent_confusions_are_told(make: Make) -> None:
 
 
 def test_a_plate_that_is_not_wanted_is_left_out(make: Make) -> None:
-    evaluated = make()
-    whole = {plate.name for plate in plates_of(evaluated)}
+    evaluation = make()
+    whole = {plate.name for plate in plates_of(evaluation)}
     fewer = {
         plate.name
-        for section in evaluation_sections(evaluated, leave_out=["cost-accuracy"])
+        for section in evaluation_sections(evaluation, leave_out=["cost-accuracy"])
         for plate in section.plates
     }
 

@@ -1,6 +1,5 @@
-"""The sections of the page that are drawn from an evaluation record."""
+"""The sections of the page that are drawn from an evaluation."""
 
-from limbeck.report.evaluation.record import Evaluated, read_evaluation
 from limbeck.report.evaluation.sections import evaluation_sections
 
-__all__ = ["Evaluated", "evaluation_sections", "read_evaluation"]
+__all__ = ["evaluation_sections"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from limbeck.report.evaluation.record import Record
+from limbeck.evaluate.record import Evaluation
 
 MOST_STUDENTS = 5
 """Beside the teacher; with more, colours and markers come round again."""
@@ -30,14 +30,17 @@ class Cast:
         return tuple(self.numbers.items())
 
 
-def cast(record: Record, having: Collection[str]) -> Cast:
-    """Teacher and students of those in ``having``: of more than five students the most accurate, in their order."""
-    students = [who for who in record.students if who in having]
-    best = sorted(students, key=lambda who: record.networks[who].accuracy, reverse=True)[:MOST_STUDENTS]
+def cast(evaluation: Evaluation, having: Collection[str], looks: Mapping[str, int]) -> Cast:
+    """Teacher and students of those in ``having``: of more than five students the most accurate, in their order.
+
+    looks: the number of each network's colour; 0 is the teacher's.
+    """
+    students = [who for who in evaluation.students if who in having]
+    best = sorted(students, key=lambda who: evaluation.networks[who].accuracy, reverse=True)[:MOST_STUDENTS]
     shown = [who for who in students if who in best]
-    numbers = {who: number for number, who in enumerate(shown, start=1)}
-    if record.teacher is not None and record.teacher in having:
-        numbers = {record.teacher: 0, **numbers}
+    numbers = {who: looks[who] for who in shown}
+    if evaluation.teacher is not None and evaluation.teacher in having:
+        numbers = {evaluation.teacher: 0, **numbers}
     return Cast(numbers, _remark(len(students), [who for who in students if who not in best]))
 
 
@@ -49,15 +52,15 @@ def _remark(count: int, left: Sequence[str]) -> str:
     return f" Figures show the {MOST_STUDENTS} most accurate of {count} students{names}."
 
 
-def in_order(record: Record, having: Collection[str]) -> list[str]:
+def in_order(evaluation: Evaluation, having: Collection[str]) -> list[str]:
     """All networks in ``having``, the teacher first."""
-    first = [record.teacher] if record.teacher is not None else []
-    return [who for who in first + record.students if who in having]
+    first = [evaluation.teacher] if evaluation.teacher is not None else []
+    return [who for who in first + evaluation.students if who in having]
 
 
-def teachers(record: Record) -> frozenset[str]:
+def teachers(evaluation: Evaluation) -> frozenset[str]:
     """The teacher's name, if there is one: whose row stands back in a table."""
-    return frozenset() if record.teacher is None else frozenset({record.teacher})
+    return frozenset() if evaluation.teacher is None else frozenset({evaluation.teacher})
 
 
 def percent(share: float, digits: int = 1) -> str:

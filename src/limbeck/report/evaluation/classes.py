@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from limbeck.evaluate.classification import Classification
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import sheet
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import Cast, cast, in_order, percent, points
-from limbeck.report.evaluation.record import Classification, Record
 from limbeck.report.figures import SIZE
 from limbeck.report.plates import Draw, Palette, Plate, clipped, quiet
 from limbeck.report.sections import Section
@@ -35,15 +36,15 @@ class _Change:
     high: float
 
 
-def classes(record: Record, prefix: str) -> list[Section]:
+def classes(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """Losses and gains of each student as bars, and the accuracy of all classes in a table."""
-    found = record.classification
+    found = evaluation.classification
     if not found:
         return []
-    shown = cast(record, found)
-    with_teacher = record.teacher is not None and record.teacher in found
+    shown = cast(evaluation, found, numbers)
+    with_teacher = evaluation.teacher is not None and evaluation.teacher in found
     plates = (
-        [_plate(record, who, f"{prefix}-classes-{shown.numbers[who]}") for who in shown.students]
+        [_plate(evaluation, who, f"{prefix}-classes-{shown.numbers[who]}") for who in shown.students]
         if with_teacher
         else []
     )
@@ -51,7 +52,7 @@ def classes(record: Record, prefix: str) -> list[Section]:
     if with_teacher and shown.students:
         lead = f"Each class's accuracy against the teacher's, on the same images.{shown.remark}"
     title = "Classes lost and gained" if plates else "Accuracy by class"
-    return [Section(f"{prefix}-classes", title, tuple(plates), _table(record) + _confused(record, shown), lead)]
+    return [Section(f"{prefix}-classes", title, tuple(plates), _table(evaluation) + _confused(evaluation, shown), lead)]
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -73,11 +74,13 @@ def newcombe(student: float, teacher: float, count: int) -> tuple[float, float]:
     return max(-1.0, difference - below), min(1.0, difference + above)
 
 
-def _changes(record: Record, student: str) -> list[_Change]:
+def _changes(evaluation: Evaluation, student: str) -> list[_Change]:
     """Of all classes that have images, in the order of the labels."""
-    assert record.classification is not None
-    assert record.teacher is not None
-    pairs = zip(record.classification[student].classes, record.classification[record.teacher].classes, strict=True)
+    assert evaluation.classification is not None
+    assert evaluation.teacher is not None
+    pairs = zip(
+        evaluation.classification[student].classes, evaluation.classification[evaluation.teacher].classes, strict=True
+    )
     return [
         _Change(mine.name, mine.count, mine.accuracy - its.accuracy, *newcombe(mine.accuracy, its.accuracy, mine.count))
         for mine, its in pairs
@@ -85,8 +88,8 @@ def _changes(record: Record, student: str) -> list[_Change]:
     ]
 
 
-def _plate(record: Record, student: str, name: str) -> Plate:
-    changes = _changes(record, student)
+def _plate(evaluation: Evaluation, student: str, name: str) -> Plate:
+    changes = _changes(evaluation, student)
     losses = sorted((c for c in changes if c.difference < 0), key=lambda c: c.difference)
     gains = sorted((c for c in changes if c.difference > 0), key=lambda c: -c.difference)
     same = len(changes) - len(losses) - len(gains)
@@ -128,14 +131,14 @@ def _bars(changes: Sequence[_Change]) -> Draw:
     return draw
 
 
-def _table(record: Record) -> str:
-    found = record.classification
+def _table(evaluation: Evaluation) -> str:
+    found = evaluation.classification
     assert found is not None
-    shown = in_order(record, found)
+    shown = in_order(evaluation, found)
     columns = [Column("class", "Its name", number=False), Column("images", "Images of the class")]
     columns += [Column(who, f"Accuracy of {who} on images of the class") for who in shown]
     first = found[shown[0]].classes
-    order = sorted(range(len(first)), key=lambda place: _worst(record, place))[:_MOST_ROWS]
+    order = sorted(range(len(first)), key=lambda place: _worst(evaluation, place))[:_MOST_ROWS]
     rows = [
         [
             Cell(first[place].name),
@@ -156,10 +159,10 @@ def _table(record: Record) -> str:
     )
 
 
-def _confused(record: Record, shown: Cast) -> str:
+def _confused(evaluation: Evaluation, shown: Cast) -> str:
     """A line a network: which classes it takes for which others, the most frequent first."""
-    assert record.classification is not None
-    found = {who: _told_confused(record.classification[who]) for who in shown.numbers}
+    assert evaluation.classification is not None
+    found = {who: _told_confused(evaluation.classification[who]) for who in shown.numbers}
     lines = "".join(f"<li><b>{html.escape(who)}</b>: {html.escape(text)}.</li>" for who, text in found.items() if text)
     return f'<p class="note">Most often confused:</p>\n<ul class="runs">{lines}</ul>' if lines else ""
 
@@ -172,11 +175,12 @@ def _told_confused(found: Classification) -> str:
     )
 
 
-def _worst(record: Record, place: int) -> float:
+def _worst(evaluation: Evaluation, place: int) -> float:
     """By how much the students lose at most in a class; without a teacher their accuracy itself."""
-    assert record.classification is not None
-    accuracy = {who: found.classes[place].accuracy for who, found in record.classification.items()}
-    teacher = accuracy.get(record.teacher or "") or 0.0
+    assert evaluation.classification is not None
+    accuracy = {who: found.classes[place].accuracy for who, found in evaluation.classification.items()}
+    teacher = accuracy.get(evaluation.teacher or "") or 0.0
     return min(
-        (value - teacher for who, value in accuracy.items() if value is not None and who != record.teacher), default=0.0
+        (value - teacher for who, value in accuracy.items() if value is not None and who != evaluation.teacher),
+        default=0.0,
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from limbeck.evaluate.fidelity import Fidelity, MatrixDifference
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import sheet
 from limbeck.report.evaluation._words import cast
-from limbeck.report.evaluation.record import Fidelity, MatrixDifference, Record
 from limbeck.report.plates import Draw, Palette, Plate, clipped
 from limbeck.report.sections import Section
 
@@ -18,27 +19,27 @@ _NAMED = 12
 _SIZE = (4.4, 3.8)
 
 
-def correlation(record: Record, prefix: str) -> list[Section]:
+def correlation(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A heat map a student, all in the same colours."""
-    found = record.fidelity
+    found = evaluation.fidelity
     if not found:
         return []
     name, title = f"{prefix}-correlation", "Correlations between classes"
     drawn = {who: each for who, each in found.items() if each.correlation.matrix is not None}
     if not drawn:
-        if len(record.classes) <= 1:
+        if len(evaluation.classes) <= 1:
             return []
-        many = f"the record holds no matrix of the {len(record.classes):,} classes (it holds those of up to 200)"
+        many = f"the record holds no matrix of the {len(evaluation.classes):,} classes (it holds those of up to 200)"
         return [Section(name, title, lead=f"There is no heat map: {many}. The table above has the figures.")]
-    shown = cast(record, drawn)
+    shown = cast(evaluation, drawn, numbers)
     top = max(_absolute(drawn[who].correlation).max() for who in shown.students)
     plates = tuple(
         Plate(
             f"{name}-{number}",
             who,
             f"|difference|: {_told(found[who].correlation)}. {_authors(found[who])}",
-            _alternative(who, found[who], record),
-            _heat(_absolute(found[who].correlation), float(top), record.classes),
+            _alternative(who, found[who], evaluation),
+            _heat(_absolute(found[who].correlation), float(top), evaluation.classes),
         )
         for who, number in shown.numbers.items()
         if number
@@ -68,12 +69,12 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _alternative(who: str, fidelity: Fidelity, record: Record) -> str:
+def _alternative(who: str, fidelity: Fidelity, evaluation: Evaluation) -> str:
     values = np.triu(_absolute(fidelity.correlation), k=1)
     order = np.argsort(values, axis=None)[::-1][:3]
     pairs = [np.unravel_index(place, values.shape) for place in order]
     largest = "; ".join(
-        f"{record.classes[one]} and {record.classes[other]} {values[one, other]:.3f}"
+        f"{evaluation.classes[one]} and {evaluation.classes[other]} {values[one, other]:.3f}"
         for one, other in pairs
         if values[one, other] > 0
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from limbeck.evaluate.cost import Cost, Costs, Latency, Ratios
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import Dots, dot_figure, over_decades, sheet
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import cast, in_order, percent, teachers
-from limbeck.report.evaluation.record import Cost, Costs, Latency, Ratios, Record
 from limbeck.report.plates import Draw, Palette, Plate, clipped, marker, quiet
 from limbeck.report.sections import Section
 
@@ -22,21 +23,21 @@ _SIZE = (4.4, 3.3)
 _BESIDE = 3.0  # points within so many times each other's cost have their names in one column
 
 
-def cost(record: Record, prefix: str) -> list[Section]:
+def cost(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """Accuracy against multiply-accumulates, latency with its quartiles, and the figures of all in tables."""
-    costs = record.cost
+    costs = evaluation.cost
     if costs is None or not costs.networks:
         return []
-    plates = [_against(record, costs, f"{prefix}-{ACCURACY_AGAINST_COST}")]
+    plates = [_against(evaluation, costs, numbers, f"{prefix}-{ACCURACY_AGAINST_COST}")]
     sizes = dict.fromkeys(each.batch for one in costs.networks.values() for each in one.latency)
-    plates += [_latency(record, costs, size, f"{prefix}-latency-{size}") for size in sizes]
-    shown = in_order(record, costs.networks)
+    plates += [_latency(evaluation, costs, size, numbers, f"{prefix}-latency-{size}") for size in sizes]
+    shown = in_order(evaluation, costs.networks)
     rows = [_row(who, costs.networks[who], list(sizes)) for who in shown]
-    body = table("Cost of the networks", _columns(list(sizes)), rows, teachers(record))
-    body += _ratios(record, costs, list(sizes))
+    body = table("Cost of the networks", _columns(list(sizes)), rows, teachers(evaluation))
+    body += _ratios(evaluation, costs, list(sizes))
     lead = (
         f"Operations of one image; time and memory measured on {costs.device}, the networks in turn, preprocessing left out."
-        f"{cast(record, costs.networks).remark}"
+        f"{cast(evaluation, costs.networks, numbers).remark}"
     )
     return [Section(f"{prefix}-cost", "Cost", tuple(plate for plate in plates if plate is not None), body, lead)]
 
@@ -52,11 +53,11 @@ class _Point:
     number: int
 
 
-def _against(record: Record, costs: Costs, name: str) -> Plate | None:
+def _against(evaluation: Evaluation, costs: Costs, numbers: Mapping[str, int], name: str) -> Plate | None:
     having = {who: each for who, each in costs.networks.items() if each.macs > 0}
-    shown = cast(record, having)
+    shown = cast(evaluation, having, numbers)
     found = [
-        _Point(who, having[who].macs, 100 * record.networks[who].accuracy, number)
+        _Point(who, having[who].macs, 100 * evaluation.networks[who].accuracy, number)
         for who, number in shown.numbers.items()
     ]
     if not found:
@@ -128,9 +129,9 @@ def _apart(group: Sequence[_Point], gap: float) -> list[tuple[_Point, float]]:
 # Latency
 
 
-def _latency(record: Record, costs: Costs, size: int, name: str) -> Plate | None:
+def _latency(evaluation: Evaluation, costs: Costs, size: int, numbers: Mapping[str, int], name: str) -> Plate | None:
     found = {who: each for who in costs.networks if (each := _at(costs.networks[who], size)) is not None}
-    shown = cast(record, found)
+    shown = cast(evaluation, found, numbers)
     rows = list(shown.numbers)
     if not rows:
         return None
@@ -196,7 +197,7 @@ def _row(who: str, found: Cost, sizes: Sequence[int]) -> list[Cell]:
     ]
 
 
-def _ratios(record: Record, costs: Costs, sizes: Sequence[int]) -> str:
+def _ratios(evaluation: Evaluation, costs: Costs, sizes: Sequence[int]) -> str:
     found = costs.ratios
     if not found:
         return ""
@@ -212,14 +213,14 @@ def _ratios(record: Record, costs: Costs, sizes: Sequence[int]) -> str:
         ),
         Column("memory", "The teacher's memory over the student's"),
     ]
-    rows = [_ratio_row(record, who, found[who], len(sizes)) for who in in_order(record, found)]
+    rows = [_ratio_row(evaluation, who, found[who], len(sizes)) for who in in_order(evaluation, found)]
     words = "The teacher's figures over each student's: how many times smaller or faster the student is."
     return note(words) + table("The teacher's cost over the student's", columns, rows)
 
 
-def _ratio_row(record: Record, who: str, found: Ratios, sizes: int) -> list[Cell]:
-    teacher = record.networks[record.teacher].accuracy if record.teacher is not None else 0.0
-    kept = record.networks[who].accuracy / teacher if teacher else None
+def _ratio_row(evaluation: Evaluation, who: str, found: Ratios, sizes: int) -> list[Cell]:
+    teacher = evaluation.networks[evaluation.teacher].accuracy if evaluation.teacher is not None else 0.0
+    kept = evaluation.networks[who].accuracy / teacher if teacher else None
     times = [*found.latency, *[None] * sizes][:sizes]
     figures = (found.parameters, found.macs, found.bytes, *times, found.memory_bytes)
     return [Cell(who), figure(kept, percent), *(figure(value, lambda value: f"{value:.1f} ×") for value in figures)]

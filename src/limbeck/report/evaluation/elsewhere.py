@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from limbeck.evaluate.database import Metric
+from limbeck.evaluate.record import Evaluation
+from limbeck.evaluate.transfer import Transfer
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import in_order, percent, teachers
-from limbeck.report.evaluation.record import Record, Transfer
 from limbeck.report.sections import Section
 
 _NETWORK = Column("network", "Its short name", number=False)
+_METRICS: Mapping[Metric, str] = {"cosine": "cosine", "l2": "distance"}
 
 
-def elsewhere(record: Record, prefix: str) -> list[Section]:
+def elsewhere(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A section with a table each, of the parts that there are."""
-    found = [_distribution(record), _retrieval(record), _transfer(record)]
+    found = [_distribution(evaluation), _retrieval(evaluation), _database(evaluation), _transfer(evaluation)]
     return [
         Section(f"{prefix}-{name}", title, html=body, lead=lead)
         for name, title, lead, body in found
@@ -23,9 +28,9 @@ def elsewhere(record: Record, prefix: str) -> list[Section]:
 _Part = tuple[str, str, str, str | None]
 
 
-def _distribution(record: Record) -> _Part:
+def _distribution(evaluation: Evaluation) -> _Part:
     name, title = "distribution", "Images of other data"
-    found = record.distribution
+    found = evaluation.distribution
     if not found:
         return name, title, "", None
     columns = (
@@ -37,7 +42,7 @@ def _distribution(record: Record) -> _Part:
         Column("AUROC, MSP", "Area under the ROC curve of the largest probability"),
         Column("FPR95, MSP", "The same share by the largest probability"),
     )
-    shown = in_order(record, found)
+    shown = in_order(evaluation, found)
     rows = [
         [
             Cell(who),
@@ -51,12 +56,12 @@ def _distribution(record: Record) -> _Part:
     ]
     others = "; ".join(dict.fromkeys(found[who].other for who in shown))
     lead = f"Whether a network is less sure of images of none of its classes: {others}. Nothing was fitted to them."
-    return name, title, lead, table(title, columns, rows, teachers(record))
+    return name, title, lead, table(title, columns, rows, teachers(evaluation))
 
 
-def _retrieval(record: Record) -> _Part:
+def _retrieval(evaluation: Evaluation) -> _Part:
     name, title = "retrieval", "Retrieval by embedding"
-    found = record.retrieval
+    found = evaluation.retrieval
     if not found:
         return name, title, "", None
     columns = (
@@ -65,7 +70,7 @@ def _retrieval(record: Record) -> _Part:
         Column("precision at 1", "Share of images whose nearest is of their class"),
         Column("chance", "About the mAP of a random order"),
     )
-    shown = in_order(record, found)
+    shown = in_order(evaluation, found)
     rows = [
         [
             Cell(who),
@@ -75,12 +80,42 @@ def _retrieval(record: Record) -> _Part:
     ]
     count = max(found[who].queries for who in shown)
     lead = f"Each of {count:,} images is a query among all others, by cosine; those of its class should come first."
-    return name, title, lead, table(title, columns, rows, teachers(record))
+    return name, title, lead, table(title, columns, rows, teachers(evaluation))
 
 
-def _transfer(record: Record) -> _Part:
+def _database(evaluation: Evaluation) -> _Part:
+    name, title = "database", "Retrieval of training images"
+    found = evaluation.database
+    if not found:
+        return name, title, "", None
+    first = next(iter(found.values()))
+    columns = [_NETWORK]
+    for each in first:
+        by = _METRICS[each.metric]
+        columns += [
+            Column(f"mAP, {by}", f"Mean over the queries of the 11-point average precision, by {by}"),
+            Column(f"precision at {each.top}, {by}", f"Share of the query's class among the first {each.top}, by {by}"),
+        ]
+    columns.append(Column("chance", "About the mAP of a random order"))
+    shown = in_order(evaluation, found)
+    rows = [
+        [
+            Cell(who),
+            *(figure(value, percent) for each in found[who] for value in (each.map, each.precision)),
+            figure(found[who][0].chance, percent),
+        ]
+        for who in shown
+    ]
+    lead = (
+        f"Each of {first[0].queries:,} images of the {evaluation.split} split is a query among the {first[0].database:,} "
+        "images of the training split; those of its class should come first."
+    )
+    return name, title, lead, table(title, columns, rows, teachers(evaluation))
+
+
+def _transfer(evaluation: Evaluation) -> _Part:
     name, title = "transfer", "Transfer"
-    found = record.transfer
+    found = evaluation.transfer
     if not found:
         return name, title, "", None
     columns = (
@@ -93,15 +128,15 @@ def _transfer(record: Record) -> _Part:
             "authors' protocol", "Accuracy of the ICD authors' protocol, in which batch norms adapt to the other data"
         ),
     )
-    shown = in_order(record, found)
+    shown = in_order(evaluation, found)
     rows = [_transfer_row(who, found[who]) for who in shown]
-    other = f" to {record.transfer_data}" if record.transfer_data else ""
+    other = f" to {evaluation.transfer_data}" if evaluation.transfer_data else ""
     lead = "What the embeddings tell about other classes. The network's weights stay as they are."
     frozen = next((each.frozen for each in found.values() if each.frozen is not None), None)
     words = (
         "" if frozen is None else f"{frozen.train + frozen.validation:,} images to fit on, {frozen.test:,} to test on."
     )
-    body = table(title, columns, rows, teachers(record)) + (note(words) if words else "")
+    body = table(title, columns, rows, teachers(evaluation)) + (note(words) if words else "")
     return name, f"{title}{other}", lead, body
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from limbeck.evaluate.embedding_map import EmbeddingMap
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import sheet
 from limbeck.report.evaluation._words import cast, listed, percent
-from limbeck.report.evaluation.record import EmbeddingMap, Record
 from limbeck.report.figures import SIZE
 from limbeck.report.plates import MARKERS, Draw, Palette, Plate, clipped
 from limbeck.report.sections import Section
@@ -37,12 +38,12 @@ class _Panel:
     points: np.ndarray  # (N, 2)
 
 
-def embedding(record: Record, prefix: str) -> list[Section]:
+def embedding(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """One wide figure with a map a network."""
-    found = record.embedding_map
+    found = evaluation.embedding_map
     if found is None or not found.networks or not found.labels:
         return []
-    shown = cast(record, found.networks)
+    shown = cast(evaluation, found.networks, numbers)
     if not shown.numbers:
         return []
     labels = np.asarray(found.labels)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 
+from limbeck.evaluate.examples import Example
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._words import cast, percent
-from limbeck.report.evaluation.record import Example, Record
 from limbeck.report.sections import Section
 
 _MOST = 24
@@ -13,12 +15,12 @@ _SIDE = 104
 _GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(7rem,1fr));gap:.9rem;list-style:none;padding:0"
 
 
-def examples(record: Record, prefix: str) -> list[Section]:
+def examples(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A grid of images for each student."""
-    found = {who: images for who, images in (record.examples or {}).items() if images}
+    found = {who: images for who, images in (evaluation.examples or {}).items() if images}
     if not found:
         return []
-    shown = cast(record, found)
+    shown = cast(evaluation, found, numbers)
     parts = [_grid(who, found[who]) for who in shown.students]
     lead = f"The class that is right, and what the student says instead and how sure it is.{shown.remark}"
     title = "Images the teacher gets right and a student wrong"

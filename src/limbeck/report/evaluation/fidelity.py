@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from limbeck.evaluate.fidelity import Fidelity
+from limbeck.evaluate.record import Evaluation
+from limbeck.evaluate.similarity import Consistency
 from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import in_order, percent, three
-from limbeck.report.evaluation.record import Consistency, Fidelity, Record
 from limbeck.report.sections import Section
 
 _COLUMNS = (
@@ -31,12 +33,12 @@ _COLUMNS = (
 )
 
 
-def fidelity(record: Record, prefix: str) -> list[Section]:
+def fidelity(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A table with a row a student."""
-    found = record.fidelity
+    found = evaluation.fidelity
     if not found:
         return []
-    shown = in_order(record, found)
+    shown = in_order(evaluation, found)
     rows = [_row(who, found[who]) for who in shown]
     first = found[shown[0]]
     procedures = (first.correlation, first.correlation_paper_2024, first.correlation_paper_2025)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 
+from limbeck.evaluate.record import Entry, Evaluation
 from limbeck.report.evaluation._tables import Cell, Column, figure, table
 from limbeck.report.evaluation._words import in_order, percent, teachers, three
-from limbeck.report.evaluation.record import Network, Record
 from limbeck.report.sections import Section
 
 _COLUMNS = (
@@ -22,24 +22,24 @@ _COLUMNS = (
 )
 
 
-def overview(record: Record, prefix: str) -> Section:
+def overview(evaluation: Evaluation, prefix: str) -> Section:
     """The networks in a table, and what was left out with the reason."""
-    counts = {network.count for network in record.networks.values()}
+    counts = {network.count for network in evaluation.networks.values()}
     images = f"{counts.pop():,} images" if len(counts) == 1 else "images"
-    classes = f"{len(record.classes):,} class{'es' if len(record.classes) != 1 else ''}"
+    classes = f"{len(evaluation.classes):,} class{'es' if len(evaluation.classes) != 1 else ''}"
     one = "Each row is one network: how far other seeds are from it is not shown."
     lead = f"{images[0].upper()}{images[1:]} of {classes}. {one}"
-    rows = [_row(who, record.networks[who]) for who in in_order(record, record.networks)]
-    found = table("Networks that were evaluated", _COLUMNS, rows, teachers(record))
+    rows = [_row(who, evaluation.networks[who]) for who in in_order(evaluation, evaluation.networks)]
+    found = table("Networks that were evaluated", _COLUMNS, rows, teachers(evaluation))
     return Section(
         f"{prefix}-overview",
-        f"Evaluation: {record.data}, {record.split} split",
-        html=found + _missing(record),
+        f"Evaluation: {evaluation.data}, {evaluation.split} split",
+        html=found + _missing(evaluation),
         lead=lead,
     )
 
 
-def _row(who: str, network: Network) -> list[Cell]:
+def _row(who: str, network: Entry) -> list[Cell]:
     return [
         Cell(who),
         Cell(network.model),
@@ -53,9 +53,10 @@ def _row(who: str, network: Network) -> list[Cell]:
     ]
 
 
-def _missing(record: Record) -> str:
+def _missing(evaluation: Evaluation) -> str:
     parts = [
-        f"<li><b>{html.escape(part)}</b> was left out: {html.escape(why)}</li>" for part, why in record.failures.items()
+        f"<li><b>{html.escape(part)}</b> was left out: {html.escape(why)}</li>"
+        for part, why in evaluation.failures.items()
     ]
-    parts += [f"<li>{html.escape(remark)}</li>" for remark in record.remarks]
+    parts += [f"<li>{html.escape(remark)}</li>" for remark in evaluation.remarks]
     return f'<ul class="runs">{"".join(parts)}</ul>' if parts else ""

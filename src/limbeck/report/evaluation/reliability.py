@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from limbeck.evaluate.calibration import Calibration, Scaled
+from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import Line, sheet, trace
 from limbeck.report.evaluation._tables import Cell, Column, figure, table
 from limbeck.report.evaluation._words import cast, in_order, percent, teachers, three
-from limbeck.report.evaluation.record import Calibration, Record, Scaled
 from limbeck.report.plates import Draw, Palette, Plate, quiet
 from limbeck.report.sections import Section
 
@@ -27,19 +29,19 @@ _COLUMNS = (
 )
 
 
-def reliability(record: Record, prefix: str) -> list[Section]:
+def reliability(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """A reliability diagram a network, and the figures of all in a table."""
-    found = record.calibration
+    found = evaluation.calibration
     if not found:
         return []
-    shown = cast(record, found)
+    shown = cast(evaluation, found, numbers)
     plates = tuple(_plate(who, found[who], f"{prefix}-reliability-{n}") for who, n in shown.numbers.items())
-    rows = [_row(who, found[who]) for who in in_order(record, found)]
+    rows = [_row(who, found[who]) for who in in_order(evaluation, found)]
     lead = (
         "Points on the dashed diagonal are as right as they are sure; below it a network is too sure. The bars show how many "
         f"images have that confidence.{shown.remark}"
     )
-    body = table("Calibration", _COLUMNS, rows, teachers(record))
+    body = table("Calibration", _COLUMNS, rows, teachers(evaluation))
     return [Section(f"{prefix}-reliability", "Calibration", plates, body, lead)]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from limbeck.evaluate.record import Evaluation
+from limbeck.evaluate.robustness import Attacked, Corrupted, Robustness
 from limbeck.report.evaluation._draw import Dots, Line, dot_figure, line_figure
 from limbeck.report.evaluation._tables import Cell, Column, figure, table
 from limbeck.report.evaluation._words import Cast, cast, in_order, percent, teachers
-from limbeck.report.evaluation.record import Attacked, Corrupted, Record, Robustness
 from limbeck.report.plates import Plate
 from limbeck.report.sections import Section
 
@@ -23,12 +24,12 @@ _COLUMNS = (
 )
 
 
-def robustness(record: Record, prefix: str) -> list[Section]:
+def robustness(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> list[Section]:
     """Accuracy against severity, by corruption and against an attack's budget, and the means in a table."""
-    found = record.robustness
+    found = evaluation.robustness
     if not found:
         return []
-    shown = cast(record, found)
+    shown = cast(evaluation, found, numbers)
     plates = _corrupted(
         f"{prefix}-corruptions", _OURS, {who: found[who].corruptions for who in shown.numbers}, found, shown
     )
@@ -40,7 +41,7 @@ def robustness(record: Record, prefix: str) -> list[Section]:
         _attack(f"{prefix}-attack-{name if name in _NAMES else number}", name, found, shown)
         for number, name in enumerate(attacks)
     ]
-    rows = [_row(who, found[who]) for who in in_order(record, found)]
+    rows = [_row(who, found[who]) for who in in_order(evaluation, found)]
     lead = (
         f"On {max(each.count for each in found.values()):,} images. Severity 0 and budget 0 are the images as they are."
         f"{shown.remark}"
@@ -50,7 +51,7 @@ def robustness(record: Record, prefix: str) -> list[Section]:
             f"{prefix}-robustness",
             "Robustness",
             tuple(plates),
-            table("Robustness", _COLUMNS, rows, teachers(record)),
+            table("Robustness", _COLUMNS, rows, teachers(evaluation)),
             lead,
         )
     ]

@@ -9,27 +9,56 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluations import make_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from limbeck.report.evaluation import evaluation_sections, read_evaluation
-from limbeck.report.evaluation.record import SCHEMA
-
-from .conftest import Make, make_record
+from limbeck.evaluate.record import SCHEMA, read_evaluation
+from limbeck.report.evaluation import evaluation_sections
 
 Write = Callable[[Any], Path]
 
 
-def test_every_part_is_read(make: Make) -> None:
-    record = make().record
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a value as an evaluation.json."""
 
-    assert record.teacher == "teacher"
-    assert record.students == ["icd-seed0", "kd-seed0"]
-    assert record.networks["icd-seed0"].method == "icd+kd"
-    assert record.fidelity is not None
-    assert record.fidelity["icd-seed0"].correlation.matrix is not None
-    assert record.cost is not None
-    assert record.cost.networks["teacher"].latency[1].batch == 128
+    def to_file(value: Any) -> Path:
+        path = tmp_path / "evaluation.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+        return path
+
+    return to_file
+
+
+def test_every_part_is_read(write: Write) -> None:
+    evaluation = read_evaluation(write(make_record()))
+
+    assert evaluation.teacher == "teacher"
+    assert evaluation.students == ["icd-seed0", "kd-seed0"]
+    assert evaluation.networks["icd-seed0"].method == "icd+kd"
+    assert evaluation.fidelity is not None
+    assert evaluation.fidelity["icd-seed0"].correlation.matrix is not None
+    assert evaluation.cost is not None
+    assert evaluation.cost.networks["teacher"].latency[1].batch == 128
+
+
+def test_what_is_written_is_what_is_read(write: Write, tmp_path: Path) -> None:
+    evaluation = read_evaluation(write(make_record()))
+
+    evaluation.write(tmp_path / "again.json")
+
+    assert read_evaluation(tmp_path / "again.json") == evaluation
+
+
+def test_a_file_of_schema_2_as_it_was_at_first_is_read_whole(write: Write) -> None:
+    old = make_record()
+    del old["database"]
+
+    told = json.loads(json.dumps(read_evaluation(write(old)).as_dict()))
+
+    assert told | old == told
+    assert {name for name in told if name not in old} == {"database"}
 
 
 def test_what_later_versions_add_is_ignored_and_parts_may_be_missing(write: Write) -> None:
@@ -38,17 +67,26 @@ def test_what_later_versions_add_is_ignored_and_parts_may_be_missing(write: Writ
     for part in ("cost", "examples", "remarks", "failures"):
         del value[part]
 
-    record = read_evaluation(write(value)).record
+    evaluation = read_evaluation(write(value))
 
-    assert record.cost is None
-    assert record.remarks == ()
+    assert evaluation.cost is None
+    assert evaluation.remarks == ()
+
+
+@pytest.mark.parametrize("name", ["data", "split", "classes", "networks", "command", "versions", "when"])
+def test_what_an_evaluation_cannot_be_without(write: Write, name: str) -> None:
+    value = make_record()
+    del value[name]
+
+    with pytest.raises(ValueError, match=rf"^evaluation\.json is no evaluation: {name}: field required$"):
+        read_evaluation(write(value))
 
 
 def test_a_rounding_beyond_one_is_one(write: Write) -> None:
     value = make_record()
     value["retrieval"]["teacher"]["map"] = 1.0000000000000002
 
-    found = read_evaluation(write(value)).record.retrieval
+    found = read_evaluation(write(value)).retrieval
 
     assert found is not None
     assert found["teacher"].map == 1.0
@@ -106,6 +144,9 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Any:
         (("classes",), ["apple"], "it has 5 classes, the data 1"),
         (("calibration", "nobody"), {"raw": make_record()["calibration"]["teacher"]["raw"]}, "no network 'nobody'"),
         (("fidelity", "icd-seed0", "correlation", "matrix"), [[0.0, 1.0]], "not 5 by 5"),
+        (("database", "teacher", 0, "metric"), "l3", "'cosine' or 'l2'"),
+        (("database", "teacher", 0, "top"), 50, "database: the networks have other metrics"),
+        (("database", "teacher"), [], "database.teacher"),
         (("embedding_map", "labels", 0), 9, "label 9 is not among its 5 classes"),
         (("embedding_map", "networks", "teacher"), [[0.0, 1.0]], "1 points for 50 labels"),
         (("robustness", "teacher", "corruptions", 0, "severities"), [], "severities"),

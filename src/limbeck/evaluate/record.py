@@ -1,0 +1,171 @@
+"""All figures of one evaluation, and the file that holds them: what ``limbeck evaluate`` writes is what the report reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from limbeck.evaluate.accuracy import Score
+from limbeck.evaluate.calibration import Scaled
+from limbeck.evaluate.classification import Classification
+from limbeck.evaluate.cost import Costs
+from limbeck.evaluate.database import DatabaseRetrieval
+from limbeck.evaluate.distribution import OutOfDistribution
+from limbeck.evaluate.embedding_map import EmbeddingMap
+from limbeck.evaluate.examples import Example
+from limbeck.evaluate.fidelity import Fidelity
+from limbeck.evaluate.kinds import Count
+from limbeck.evaluate.retrieval import Retrieval
+from limbeck.evaluate.robustness import Robustness
+from limbeck.evaluate.transfer import Transfer
+from limbeck.files import atomic_path
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Score):
+    """One network of an evaluation: its scores, its role, what it is, and how it was taught where that is known."""
+
+    role: Literal["teacher", "student"]
+    model: str
+    method: str | None
+    parameters: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All figures. Parts that were not asked for are None; the others have one entry for each network, by its name.
+
+    fidelity, examples and the ratios of costs have one for each student. failures: parts that could not be done, and why.
+    remarks: what could not be told, and why. command, versions, when: how, with what and at what time it was made.
+    """
+
+    data: str
+    split: str
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    networks: Annotated[Mapping[str, Entry], Field(min_length=1)]
+    classification: Mapping[str, Classification] | None = None
+    calibration: Mapping[str, Scaled] | None = None
+    fidelity: Mapping[str, Fidelity] | None = None
+    retrieval: Mapping[str, Retrieval] | None = None
+    database: Mapping[str, Annotated[tuple[DatabaseRetrieval, ...], Field(min_length=1)]] | None = None
+    distribution: Mapping[str, OutOfDistribution] | None = None
+    robustness: Mapping[str, Robustness] | None = None
+    transfer: Mapping[str, Transfer] | None = None
+    transfer_data: str | None = None
+    cost: Costs | None = None
+    examples: Mapping[str, tuple[Example, ...]] | None = None
+    embedding_map: EmbeddingMap | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    command: str
+    versions: Mapping[str, str]
+    when: str
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher's name, if there is one."""
+        return next((who for who, entry in self.networks.items() if entry.role == "teacher"), None)
+
+    @property
+    def students(self) -> list[str]:
+        """The students' names in their order."""
+        return [who for who, entry in self.networks.items() if entry.role == "student"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Numbers, text, lists and mappings alone, the same keys whatever was asked for."""
+        return {"schema": SCHEMA} | asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Write the figures as JSON, in the place of another evaluation if there is one."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(self.as_dict(), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+_VALUES = TypeAdapter(dict[str, Any])
+_EVALUATION = TypeAdapter(Evaluation)
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The evaluation that :meth:`Evaluation.write` wrote to a file; keys that a later limbeck adds are passed over.
+
+    Raises:
+        ValueError: in a sentence: it cannot be read, is damaged, of another schema, or its values do not fit each other.
+    """
+    try:
+        content = path.read_bytes()
+        values = _VALUES.validate_json(content)
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror or error}") from None
+    except ValidationError as error:
+        raise ValueError(f"{path.name} is damaged: {_first(error)}") from None
+    if values.get("schema") != SCHEMA:
+        given = values.get("schema")
+        found = f"schema {given!r}" if isinstance(given, int | str) else "no schema"
+        raise ValueError(f"{path.name} has {found:.40}; evaluations of schema {SCHEMA} are read. Evaluate once more")
+    try:
+        # From the text, since lists stand for tuples there while numbers in quotes stay wrong.
+        evaluation = _EVALUATION.validate_json(content, strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{path.name} is no evaluation: {_first(error)}") from None
+    for problem in _misfits(evaluation):
+        raise ValueError(f"{path.name} is no evaluation: {problem}")
+    return evaluation
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part)[:40] for part in first["loc"]) or "the whole"
+    return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+
+
+def _misfits(evaluation: Evaluation) -> Iterator[str]:
+    """What each value by itself does not show."""
+    if sum(entry.role == "teacher" for entry in evaluation.networks.values()) > 1:
+        yield "it has more than one teacher"
+    for part, names in _named(evaluation):
+        for who in names:
+            if who not in evaluation.networks:
+                yield f"{part}: there is no network '{who:.40}'"
+    classes = len(evaluation.classes)
+    for who, classification in (evaluation.classification or {}).items():
+        if len(classification.classes) != classes:
+            yield f"classification.{who:.40}: it has {len(classification.classes)} classes, the data {classes}"
+    if len({tuple((each.metric, each.top) for each in found) for found in (evaluation.database or {}).values()}) > 1:
+        yield "database: the networks have other metrics than each other"
+    for who, fidelity in (evaluation.fidelity or {}).items():
+        matrix = fidelity.correlation.matrix
+        if matrix is not None and {len(matrix), *map(len, matrix)} != {classes}:
+            yield f"fidelity.{who:.40}: the matrix is not {classes} by {classes}"
+    if evaluation.embedding_map is not None:
+        yield from _map_misfits(evaluation.embedding_map)
+
+
+def _named(evaluation: Evaluation) -> Iterator[tuple[str, Iterable[str]]]:
+    parts: dict[str, Mapping[str, object] | None] = {
+        name: getattr(evaluation, name)
+        for name in (
+            *("classification", "calibration", "fidelity", "retrieval", "database"),
+            *("distribution", "robustness", "transfer"),
+        )
+    }
+    parts["examples"] = evaluation.examples
+    if evaluation.cost is not None:
+        parts |= {"cost": evaluation.cost.networks, "cost.ratios": evaluation.cost.ratios}
+    if evaluation.embedding_map is not None:
+        parts["embedding_map"] = evaluation.embedding_map.networks
+    yield from ((name, part or {}) for name, part in parts.items())
+
+
+def _map_misfits(found: EmbeddingMap) -> Iterator[str]:
+    if found.labels and max(found.labels) >= len(found.classes):
+        yield f"embedding_map: label {max(found.labels)} is not among its {len(found.classes)} classes"
+    for who, points in found.networks.items():
+        if len(points) != len(found.labels):
+            yield f"embedding_map.{who:.40}: it has {len(points)} points for {len(found.labels)} labels"
