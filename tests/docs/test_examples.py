@@ -115,8 +115,8 @@ def test_the_tables_of_methods_are_those_of_the_results() -> None:
     folder = ROOT / "results" / "cifar100-methods"
     runs = json.loads((folder / "runs.json").read_text(encoding="utf-8"))
     accuracies: dict[str, list[float]] = {}
-    for name, result in runs.items():
-        accuracies.setdefault(name.rpartition("-seed")[0], []).append(100 * result["test"]["accuracy"])
+    for run, result in runs.items():
+        accuracies.setdefault(run.rpartition("-seed")[0], []).append(100 * result["test"]["accuracy"])
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", folder / "README.md")]
     assert len(accuracies) == len(runs) / 3 == 12
     for values in accuracies.values():
