@@ -62,11 +62,11 @@ def server() -> Any:
     return context
 
 
-@pytest.fixture
-def data_shared() -> Path:
-    """The data that lies beside the repository, outside of git; LIMBECK_SHARED names another place for its parent."""
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """What lies beside the repository, outside of git; LIMBECK_SHARED names another place for it."""
     beside = Path(__file__).resolve().parents[2] / "shared"
-    folder = Path(os.environ.get("LIMBECK_SHARED", beside)) / "data"
+    folder = Path(os.environ.get("LIMBECK_SHARED", beside))
     if not folder.is_dir():
         pytest.skip(f"there is no {folder}; set LIMBECK_SHARED to the folder that holds it")
     return folder
