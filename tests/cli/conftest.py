@@ -1,11 +1,13 @@
-"""The command line, run in this process (quick) or as a user would (a subprocess), and one small trained teacher."""
+"""The command line, run in this process (quick) or as a user would (a process), and one small trained teacher."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +60,13 @@ def work(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same folder, as the current one."""
     monkeypatch.chdir(trained)
     return trained
+
+
+def said_in_this_process(*words: str) -> Said:
+    """For fixtures that many tests share, which have no ``limbeck``."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(list(words))
+    return Said(code, out.getvalue(), err.getvalue())
 
 
 def subprocess_of(*words: str, **options: object) -> subprocess.Popen[str]:

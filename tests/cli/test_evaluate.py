@@ -12,7 +12,7 @@ import pytest
 
 from limbeck.evaluate.record import Evaluation
 
-from .conftest import Run, finish, no_traceback, subprocess_of
+from .conftest import Run, no_traceback, said_in_this_process
 
 NOT_ASKED = (
     "classification",
@@ -126,20 +126,12 @@ def test_what_is_refused(limbeck: Run, work: Path, words: list[str], expected: l
 
 @pytest.fixture(scope="module")
 def students(trained: Path) -> Path:
-    """A comparison of two students."""
-    words = [
-        "--teacher",
-        "runs/teacher",
-        "--student",
-        "convnet_tiny",
-        "--objectives",
-        "icd",
-        "--seeds",
-        "1",
-        "--epochs",
-    ]
-    done = subprocess_of("compare", *words, "2", "--no-baselines", "--name", "students", "--quiet", cwd=trained)
-    assert finish(done).code == 0
+    """A comparison of one student."""
+    words = ["--student", "convnet_tiny", "--objectives", "icd", "--seeds", "1", "--epochs", "2", "--no-baselines"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        said = said_in_this_process("compare", "--teacher", "runs/teacher", *words, "--name", "students", "--quiet")
+    assert said.code == 0, said.err
     return trained / "runs" / "students"
 
 

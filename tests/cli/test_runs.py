@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from browser import look_at, needs_browser
 
-from .conftest import Run, Said, finish, no_traceback, subprocess_of
+from limbeck.cli import main
+
+from .conftest import Run, Said, no_traceback, said_in_this_process
 from .test_look import PLUGIN
 
 
@@ -92,7 +99,9 @@ def test_report_writes_its_table_in_four_formats(limbeck: Run, work: Path) -> No
 def demo(trained: Path) -> dict[str, Any]:
     """What ``limbeck demo`` tells, with a small teacher and one objective."""
     words = ["--seeds", "1", "--epochs", "3", "--teacher", "convnet_tiny", "--objectives", "icd", "--json"]
-    said = finish(subprocess_of("demo", *words, cwd=trained))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        said = said_in_this_process("demo", *words)
     assert said.code == 0, said.err
     told: dict[str, Any] = json.loads(said.out)
     return told
@@ -146,24 +155,34 @@ def test_a_teacher_near_chance_is_refused(limbeck: Run, work: Path) -> None:
     assert limbeck("distill", "--teacher", "convnet_tiny", *options).code == 0
 
 
-def test_a_stopped_run_is_saved_and_resumed(limbeck: Run, work: Path) -> None:
-    words = ("distill", "--config", "recipe.yaml", "--name", "stopped", "--epochs", "20")
-    process = subprocess_of(*words, cwd=work)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 2/"):
-            process.send_signal(signal.SIGINT)
-            break
-    said = finish(process)
-    assert said.code == 130
-    assert "saved in runs/stopped" in said.err
-    assert "Traceback" not in said.err
+def _in_a_process(words: Sequence[str], out: Path, err: Path) -> None:
+    torch.set_num_threads(1)
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    sys.exit(main(list(words)))
+
+
+def test_a_stopped_run_is_saved_and_resumed(limbeck: Run, work: Path, tmp_path: Path, server: Any) -> None:
+    words = ("distill", "--config", "recipe.yaml", "--name", "stopped", "--epochs", "9")
+    out, err = tmp_path / "out", tmp_path / "err"
+    process = server.Process(target=_in_a_process, args=(words, out, err))
+    process.start()
+    while not err.exists() or "epoch 2/" not in err.read_text():
+        assert process.is_alive()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(120)
+    assert process.exitcode == 130
+    said = err.read_text()
+    assert "saved in runs/stopped" in said
+    assert "Traceback" not in said
 
     resumed = limbeck("distill", "--config", "runs/stopped/config.yaml", "--resume")
     assert resumed.code == 0, resumed.err
     assert "resumed     at step" in resumed.err
-    assert "epoch 20/20" in resumed.err
-    assert "epoch 1/20" not in resumed.err
+    assert "epoch 9/9" in resumed.err
+    assert "epoch 1/9" not in resumed.err
 
 
 def test_a_resumed_run_keeps_its_settings(limbeck: Run, work: Path) -> None:

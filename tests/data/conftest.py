@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 import torch
 
 from limbeck.data import ImageSplit
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +21,10 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def shared_data() -> Path:
-    folder = Path(os.environ.get("LIMBECK_SHARED", ROOT.parent / "shared")) / "data"
+def shared_data(shared: Path) -> Path:
+    folder = shared / "data"
     if not folder.is_dir():
-        pytest.skip("the shared data is not here; set LIMBECK_SHARED to its folder")
+        pytest.skip(f"there is no {folder}")
     return folder
 
 

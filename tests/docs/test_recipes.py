@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from protocol import PROTOCOL
 
 from limbeck.config import CompareSettings, DistillSettings, RunSettings, TrainSettings
 from limbeck.contest import contest_of, entries_of
@@ -17,26 +18,6 @@ from limbeck.objectives import parse_objective
 from .conftest import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-# SGD over 240 epochs as RepDistiller and the authors of ICD train on CIFAR-100.
-PROTOCOL = {
-    "data": "cifar100",
-    "augment": "crop=4,flip",
-    "epochs": 240,
-    "batch_size": 64,
-    "optimizer": "sgd",
-    "lr": 0.05,
-    "momentum": 0.9,
-    "nesterov": False,
-    "weight_decay": 5e-4,
-    "decay_norm_and_bias": True,
-    "schedule": "multistep",
-    "milestones": [150, 180, 210],
-    "gamma": 0.1,
-    "warmup_epochs": 0,
-    "precision": "fp32",
-    "val_fraction": 0,
-    "select": "last",
-}
 
 
 def read(path: Path) -> RunSettings:
@@ -63,6 +44,7 @@ def test_a_recipe_names_what_exists(path: Path) -> None:
 def test_the_benchmark_recipes_are_its_protocol(path: Path) -> None:
     settings = read(path)
     assert {key: getattr(settings, key) for key in PROTOCOL} == PROTOCOL
+    assert settings.lr == 0.05
 
 
 def test_the_defaults_are_the_protocol_but_for_validation() -> None:

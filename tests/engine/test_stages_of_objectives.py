@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from limbeck.heads import Projected
 from limbeck.job import Distilled, job_of
 from limbeck.models import create_model
 from limbeck.networks import open_network, read_card, resolve
-from limbeck.runs import read_metrics
 from limbeck.signals import Batch
 from tests.engine.networks import small
+from tests.engine.test_resume import KillAt, records
 
 State = dict[str, Tensor]
 
@@ -180,22 +179,9 @@ def settings(folder: Path, **changes: Any) -> DistillSettings:
     return DistillSettings.make({**SETTINGS, "runs_dir": folder, "name": "run", **changes})
 
 
-class KillAt(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_log(self, loop: Any, metrics: dict[str, float]) -> None:
-        if loop.position.step >= self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def train_and_die(folder: Path, step: int, objective: str) -> None:
     torch.set_num_threads(1)
     run(job_of(settings(folder, objective=objective)), callbacks=[KillAt(step)])
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in read_metrics(folder)]
 
 
 # 5 steps an epoch: inside the first stage, the second and the main one; crd draws from its banks in every step.

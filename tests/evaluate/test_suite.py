@@ -33,7 +33,7 @@ def small(digits: ImageData) -> ImageData:
     return replace(digits, test=digits.test.subset(torch.arange(0, len(digits.test), 3)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pair(small: ImageData, learned: nn.Module, learned_less: nn.Module) -> Evaluation:
     return evaluate_networks(learned_less, small, teacher=learned, options=Options(QUICK))
 
@@ -281,7 +281,9 @@ def test_bad_input_is_refused_in_a_sentence(small: ImageData, learned: nn.Module
         evaluate_networks(broken, small)
 
 
-def test_several_students_of_one_teacher(small: ImageData, learned: nn.Module, learned_less: nn.Module) -> None:
+def test_several_students_of_one_teacher(
+    pair: Evaluation, small: ImageData, learned: nn.Module, learned_less: nn.Module
+) -> None:
     options = Options((*QUICK, "cost"))
     models = {"less": learned_less, "twin": learned}
     found = evaluate_networks(models, small, teacher=learned, methods={"less": "kd"}, options=options, batch_size=16)
@@ -299,9 +301,8 @@ def test_several_students_of_one_teacher(small: ImageData, learned: nn.Module, l
     assert found.examples["twin"] == ()
     assert found.embedding_map is not None
     assert list(found.embedding_map.networks) == ["less", "twin", "teacher"]
-    alone = evaluate_networks(learned_less, small, teacher=learned, options=Options(QUICK))
-    assert alone.fidelity is not None
-    assert alone.fidelity["model"] == found.fidelity["less"]
+    assert pair.fidelity is not None
+    assert pair.fidelity["model"] == found.fidelity["less"]
     with pytest.raises(SettingError, match="a network is called 'teacher'"):
         evaluate_networks({"teacher": learned}, small)
     with pytest.raises(SettingError, match="there is no network to evaluate"):

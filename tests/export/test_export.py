@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,27 @@ def _export(model: Path | str, output: Path, **settings: Any) -> ExportResult:
     return run_export(ExportSettings.make({"model": str(model), "output": output, **settings}))
 
 
+@dataclass(frozen=True)
+class Exported:
+    weights: Path
+    folder: Path
+    result: ExportResult
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Exported]:
+    """All formats of one network, with its preprocessing inside or not: made once for all tests that only read them."""
+
+    @cache
+    def make(inside: bool) -> Exported:
+        folder = tmp_path_factory.mktemp("exported")
+        weights = _weights(folder / "run" / "student.safetensors")
+        result = _export(weights, folder / "out", include_preprocessing=inside)
+        return Exported(weights, folder / "out", result)
+
+    return make
+
+
 def _onnx_logits(path: Path, images: Tensor) -> Tensor:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
@@ -82,9 +105,10 @@ def _snippets(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_all_formats_of_a_zoo_network(weights: Path, tmp_path: Path, inside: bool) -> None:
-    result = _export(weights, tmp_path / "out", include_preprocessing=inside)
-    assert _names(tmp_path / "out") == ALL
+def test_all_formats_of_a_zoo_network(exported: Callable[[bool], Exported], inside: bool) -> None:
+    one = exported(inside)
+    weights, folder, result = one.weights, one.folder, one.result
+    assert _names(folder) == ALL
     assert [file.format for file in result.files] == ["safetensors", "torch", "onnx"]
     assert all(file.difference < 1e-5 and file.size == file.path.stat().st_size for file in result.files)
     assert (result.shape, result.dtype) == ((3, 16, 16), "uint8" if inside else "float32")
@@ -94,9 +118,9 @@ def test_all_formats_of_a_zoo_network(weights: Path, tmp_path: Path, inside: boo
     given = raw if inside else normalised
     with torch.no_grad():
         wanted = network(normalised)
-        traced = torch.export.load(tmp_path / "out" / "student.pt2").module()(given)
+        traced = torch.export.load(folder / "student.pt2").module()(given)
     torch.testing.assert_close(traced, wanted)
-    torch.testing.assert_close(_onnx_logits(tmp_path / "out" / "student.onnx", given), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(_onnx_logits(folder / "student.onnx", given), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -146,27 +170,27 @@ def test_grey_images_for_a_network_of_three_channels(tmp_path: Path) -> None:
     assert _export(file, tmp_path / "before", to=["torch"]).shape == (3, 16, 16)
 
 
-def test_the_batch_has_a_name_or_is_one(weights: Path, tmp_path: Path) -> None:
-    for dynamic, wanted in ((True, "batch"), (False, 1)):
-        folder = tmp_path / str(dynamic)
-        result = _export(weights, folder, to=["onnx"], dynamic_batch=dynamic)
+def test_the_batch_has_a_name_or_is_one(exported: Callable[[bool], Exported], tmp_path: Path) -> None:
+    named = exported(False)
+    _export(named.weights, tmp_path / "one", to=["onnx"], dynamic_batch=False)
+    for folder, wanted in ((named.folder, "batch"), (tmp_path / "one", 1)):
         graph = onnx.load(folder / "student.onnx")
         (images,), (logits,) = graph.graph.input, graph.graph.output
         assert (images.name, logits.name) == ("images", "logits")
         for value in (images, logits):
             first = value.type.tensor_type.shape.dim[0]
             assert (first.dim_param or first.dim_value) == wanted
-        assert result.opset == graph.opset_import[0].version
+        assert named.result.opset == graph.opset_import[0].version
 
 
-def test_every_file_says_what_it_is(weights: Path, tmp_path: Path) -> None:
-    _export(weights, tmp_path / "out", include_preprocessing=True)
-    facts = read_card(tmp_path / "out" / "student.safetensors")
+def test_every_file_says_what_it_is(exported: Callable[[bool], Exported]) -> None:
+    folder = exported(True).folder
+    facts = read_card(folder / "student.safetensors")
     assert facts["classes"] == ["cat", "dog", "eel"]
     assert facts["input"]["mean"] == list(MEAN)
     extra = {"limbeck": ""}
-    torch.export.load(tmp_path / "out" / "student.pt2", extra_files=extra)
-    properties = {p.key: p.value for p in onnx.load(tmp_path / "out" / "student.onnx").metadata_props}
+    torch.export.load(folder / "student.pt2", extra_files=extra)
+    properties = {p.key: p.value for p in onnx.load(folder / "student.onnx").metadata_props}
     assert extra["limbeck"] == properties["limbeck"]
     assert '"preprocessing_inside": true' in properties["limbeck"]
 
@@ -186,21 +210,21 @@ def test_an_exported_file_can_be_exported_again(weights: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_every_snippet_of_the_card_runs(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+    exported: Callable[[bool], Exported], monkeypatch: pytest.MonkeyPatch, inside: bool
 ) -> None:
-    _export(weights, tmp_path / "out", include_preprocessing=inside)
-    snippets = _snippets(tmp_path / "out")
+    folder = exported(inside).folder
+    snippets = _snippets(folder)
     assert len(snippets) == 3
-    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.chdir(folder)
     for name, code in snippets.items():
         found: dict[str, Any] = {}
         exec(code, found)
         assert tuple(found["logits"].shape) == (1, 3), name
 
 
-def test_the_card_names_input_classes_and_differences(weights: Path, tmp_path: Path) -> None:
-    result = _export(weights, tmp_path / "out")
-    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+def test_the_card_names_input_classes_and_differences(exported: Callable[[bool], Exported]) -> None:
+    result = exported(False).result
+    text = (exported(False).folder / "README.md").read_text(encoding="utf-8")
     assert "- `images`: float32 (batch, 3, 16, 16), normalised pixels" in text
     assert "mean (0.3, 0.4, 0.5), std (0.2, 0.25, 0.3)" in text
     assert "0 = cat, 1 = dog, 2 = eel" in text

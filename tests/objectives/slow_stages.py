@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from limbeck import losses
 from limbeck.objectives import Objective, parse_objective
 from limbeck.signals import Batch, Signals
 
@@ -16,6 +18,11 @@ Rows = list[list[float]]
 STUDENT: list[Shape] = [(2, 4), (3, 2)]
 TEACHER: list[Shape] = [(2, 8), (3, 3), (4, 1)]
 SIZE = 4
+of_any_depths = pytest.mark.parametrize(
+    ("student", "teacher"),
+    [(STUDENT, TEACHER), (TEACHER, STUDENT), (STUDENT, [(3, 2)]), ([(3, 2)], TEACHER)],
+    ids=["more teacher stages", "more student stages", "one teacher stage", "one student stage"],
+)
 
 
 def network(seed: int, shapes: list[Shape], size: int = SIZE, prefix: str = "") -> Signals:
@@ -39,6 +46,11 @@ def made(text: str, student: Signals, teacher: Signals) -> Any:
         for parameter in part.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return part.double()
+
+
+def distances(student: Signals, teacher: Signals) -> Tensor:
+    """Of each pair of stages, (student's, teacher's): the mean over the samples."""
+    return losses.attention_distances(list(student.features.values()), list(teacher.features.values())).mean(dim=0)
 
 
 def slow_value(maps: Tensor, sample: int, side: int) -> list[float]:

@@ -23,8 +23,10 @@ from .slow_stages import (
     TEACHER,
     Shape,
     batch,
+    distances,
     made,
     network,
+    of_any_depths,
     slow_distance,
     slow_similarities,
     slow_value,
@@ -32,11 +34,6 @@ from .slow_stages import (
 )
 
 AFD = objective_class("afd")
-SHAPES = pytest.mark.parametrize(
-    ("student", "teacher"),
-    [(STUDENT, TEACHER), (TEACHER, STUDENT), (STUDENT, [(3, 2)]), ([(3, 2)], TEACHER)],
-    ids=["more teacher stages", "more student stages", "one teacher stage", "one student stage"],
-)
 
 
 @torch.no_grad()
@@ -56,7 +53,7 @@ def slow_afd(objective: AFD, student: Signals, teacher: Signals) -> list[float]:
     return values
 
 
-@SHAPES
+@of_any_depths
 def test_value_is_the_formula(student: list[Shape], teacher: list[Shape]) -> None:
     one, other = network(0, student), network(1, teacher, prefix="teacher:")
     objective = made("afd(dim=5)", one, other)
@@ -92,10 +89,6 @@ def test_one_stage_each_is_the_mean_squared_distance_weighted_by_sample(kind: st
     expected = torch.stack([w * (a - b).square().mean() for w, (a, b) in zip(weight, rows, strict=True)]).mean()
     torch.testing.assert_close(objective(student, teacher, batch(weight=weight))["afd"], expected, rtol=1e-9, atol=0)
     assert list(objective.parameters()) == []
-
-
-def distances(student: Signals, teacher: Signals) -> Tensor:
-    return losses.attention_distances(list(student.features.values()), list(teacher.features.values())).mean(dim=0)
 
 
 def test_uniform_attention_sums_the_means_over_the_students_stages() -> None:

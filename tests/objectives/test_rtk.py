@@ -23,8 +23,10 @@ from .slow_stages import (
     TEACHER,
     Shape,
     batch,
+    distances,
     made,
     network,
+    of_any_depths,
     slow_distance,
     slow_similarities,
     softmax,
@@ -55,11 +57,7 @@ def slow_rtk(objective: RTK, student: Signals, teacher: Signals) -> float:
 
 
 @pytest.mark.parametrize("options", ["", "keys=3", "keys=9", "entropy_floor=0.7", "keys=1, detach_attention=True"])
-@pytest.mark.parametrize(
-    ("student", "teacher"),
-    [(STUDENT, TEACHER), (TEACHER, STUDENT), (STUDENT, [(3, 2)]), ([(3, 2)], TEACHER)],
-    ids=["more teacher stages", "more student stages", "one teacher stage", "one student stage"],
-)
+@of_any_depths
 def test_value_is_the_formula(student: list[Shape], teacher: list[Shape], options: str) -> None:
     one, other = network(0, student), network(1, teacher)
     objective = made(f"rtk({options}, dim=5)" if options else "rtk(dim=5)", one, other)
@@ -83,10 +81,6 @@ def test_one_stage_each_is_the_mean_squared_distance_weighted_by_sample(kind: st
     one, other = (next(iter(signals.features.values())) for signals in (student, teacher))
     expected = sum(w * slow_distance(one, other, sample) for sample, w in enumerate(weight.tolist())) / SIZE
     assert found.item() == pytest.approx(expected, rel=1e-9)
-
-
-def distances(student: Signals, teacher: Signals) -> Tensor:
-    return losses.attention_distances(list(student.features.values()), list(teacher.features.values())).mean(dim=0)
 
 
 def test_all_keys_with_equal_weights_are_the_mean_over_pairs() -> None:

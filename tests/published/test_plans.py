@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from protocol import PROTOCOL
 
 from limbeck.cli.arguments import parse, settings_of
 from limbeck.cli.verbs import VERBS
@@ -22,25 +23,6 @@ from limbeck.published.show import command_lines
 from limbeck.published.tables import ALONE, TEACHER, Cell, find_table, tables
 from limbeck.runs import run_name
 
-PROTOCOL = {
-    "data": "cifar100",
-    "augment": "crop=4,flip",
-    "epochs": 240,
-    "batch_size": 64,
-    "optimizer": "sgd",
-    "momentum": 0.9,
-    "nesterov": False,
-    "weight_decay": 5e-4,
-    "decay_norm_and_bias": True,
-    "schedule": "multistep",
-    "milestones": [150, 180, 210],
-    "gamma": 0.1,
-    "warmup_epochs": 0,
-    "precision": "fp32",
-    "val_fraction": 0,
-    "select": "last",
-    "train_limit": None,
-}
 BENCHMARK = [t.id for t in tables() if t.id.startswith(("repdistiller_", "distillers_"))]
 
 

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from limbeck.errors import SettingError
 from limbeck.published.tables import EVIDENCE, _VisionFile, find_table, read_data, tables
 
-SPEC = Path(__file__).resolve().parents[3] / "shared" / "spec" / "paper_tables.json"
 # Of every cell with its table, method, column, figure and standard deviation. A changed number must change this line too.
 CHECKSUM = "e1b248f95af36ceb2df25d0c0e9ca6fc06e74f38a4a459b578e57f31a84a0612"
 # What the specification says of the systems beside results, and is no published number: our own check, and judgements.
@@ -115,10 +114,11 @@ def test_tables_and_plans_need_no_torch() -> None:
 
 
 @pytest.fixture(scope="module")
-def spec() -> Any:
-    if not SPEC.is_file():
-        pytest.skip("the specification that the numbers were taken from is not beside this copy of the repository")
-    return json.loads(SPEC.read_text(encoding="utf-8"))
+def spec(shared: Path) -> Any:
+    file = shared / "spec" / "paper_tables.json"
+    if not file.is_file():
+        pytest.skip(f"there is no {file}, from which the numbers were taken")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_vision_tables_are_those_of_the_specification(spec: Any) -> None:

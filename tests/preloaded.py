@@ -1,0 +1,22 @@
+"""What a training process imports, for the server that starts those of the tests."""
+
+# ruff: noqa: F401
+from __future__ import annotations
+
+import gc
+
+import sklearn.datasets
+import torch._dynamo
+import torch.distributed.fsdp
+import torch.optim
+import torchvision
+
+import limbeck.chain
+import limbeck.comparison
+import limbeck.data
+import limbeck.report.card
+import limbeck.testing
+import tests.engine.test_resume
+
+# Else every process that is forked goes through all of it when it collects garbage.
+gc.freeze()
