@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from limbeck.errors import SettingError
 from limbeck.objectives import parse_objective, presets
 from limbeck.report.names import method_label, short_expression
 from limbeck.report.rows import summarise
@@ -78,6 +79,15 @@ def test_one_shared_seed_is_no_comparison() -> None:
 def test_the_first_method_is_the_baseline_when_no_student_learned_alone() -> None:
     rows = summarise([make_result("kd()", 0, 0.6), make_result("icd()", 0, 0.7)])
     assert [(row.label, row.baseline) for row in rows[1:]] == [("kd()", True), ("icd()", False)]
+
+
+def test_any_method_can_be_the_baseline() -> None:
+    rows = summarise(_results(), baseline="icd")
+    assert [(row.label, row.baseline) for row in rows[1:]] == [("icd", True), ("student alone", False)]
+    assert rows[-1].difference is not None
+    assert rows[-1].difference.mean == pytest.approx(statistics.mean(ALONE) - statistics.mean(ICD))
+    with pytest.raises(SettingError, match=r"baseline: .*'idc'.*'icd'"):
+        summarise(_results(), baseline="idc")
 
 
 def test_a_lone_method_is_nobodys_baseline() -> None:

@@ -14,7 +14,7 @@ def report(settings: ReportSettings, output: Output) -> None:
     from limbeck.report.page import make_report
     from limbeck.report.table import rich_table, warning
 
-    made = make_report(settings.runs, settings.output, figures=settings.figures)
+    made = make_report(settings.runs, settings.output, figures=settings.figures, baseline=settings.baseline)
     material = made.material
     rows = material.rows
     tables = [] if settings.tables is None else write_tables(rows, settings.tables)

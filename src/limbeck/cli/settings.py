@@ -80,6 +80,9 @@ class ReportSettings(Settings):
     figures: Path | None = Field(
         default=None, description="Folder for the page's figures as SVG and PDF, for a paper; files there are replaced."
     )
+    baseline: str | None = Field(
+        default=None, description="Method that the others are set beside, as the table names it; the student alone."
+    )
 
 
 class ListSettings(Settings):

@@ -129,6 +129,7 @@ _ALL = (
                 "what was evaluated besides, and figures for a paper",
                 "limbeck report runs evaluation.json --figures figures",
             ),
+            ("differences to one of the methods", "limbeck report runs --baseline icd"),
         ),
     ),
     Verb(

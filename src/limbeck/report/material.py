@@ -70,14 +70,15 @@ class Material:
         return [method for method in self.methods if method.progress]
 
 
-def gather(paths: Sequence[Path]) -> Material:
+def gather(paths: Sequence[Path], baseline: str | None = None) -> Material:
     """Read what the paths hold.
 
     Args:
         paths: run folders, folders of comparisons, folders that hold such folders, or evaluations' files.
+        baseline: the label of the method that the others are set beside; the student alone where it is not given.
 
     Raises:
-        SettingError: there is neither a run nor an evaluation that can be read.
+        SettingError: there is neither a run nor an evaluation that can be read, or no method has the baseline's label.
     """
     folders = find_runs(paths)
     runs = [read_run(folder) for folder in folders]
@@ -91,6 +92,7 @@ def gather(paths: Sequence[Path]) -> Material:
     rows = summarise(
         [_result(run) for members in finished.values() for run in members],
         [key[-1] for key, members in finished.items() for _ in members],
+        baseline,
     )
     methods = [Method(row, finished[row.key], row.label) for row in rows if not row.is_teacher]
     return Material(runs, rows, [*methods, *_unfinished(going, finished, rows)], evaluations, skipped)

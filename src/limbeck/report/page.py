@@ -42,7 +42,13 @@ def write_report(runs: Sequence[Path], path: Path, title: str = TITLE) -> list[M
     return list(make_report(runs, path, title).material.rows)
 
 
-def make_report(runs: Sequence[Path], path: Path, title: str = TITLE, figures: Path | None = None) -> Report:
+def make_report(
+    runs: Sequence[Path],
+    path: Path,
+    title: str = TITLE,
+    figures: Path | None = None,
+    baseline: str | None = None,
+) -> Report:
     """Write one page about runs and evaluations.
 
     Unfinished runs are drawn and marked as such, failed ones are listed with their reason. What cannot be read is named,
@@ -52,11 +58,13 @@ def make_report(runs: Sequence[Path], path: Path, title: str = TITLE, figures: P
         runs: run folders, folders of comparisons, folders that hold such folders, or evaluations' files.
         path: the page; a file that is there is replaced.
         figures: a folder for the page's figures as SVG and PDF; files of the same names are replaced.
+        baseline: the label of the method that the others are set beside; the student alone where it is not given.
 
     Raises:
-        SettingError: there is neither a run nor an evaluation to read, or something cannot be written.
+        SettingError: there is neither a run nor an evaluation to read, no method has the baseline's label, or something cannot
+            be written.
     """
-    material = gather(runs)
+    material = gather(runs, baseline)
     sections = _sections(material)
     try:
         with atomic_path(path) as temporary:

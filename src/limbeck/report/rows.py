@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from limbeck.errors import SettingError, unknown_name
 from limbeck.report.names import MethodKey, labels_of
 from limbeck.report.statistics import Difference, Stat, holm, paired_difference
 from limbeck.runs import Result
@@ -64,23 +65,29 @@ class MethodRow:
         return values
 
 
-def summarise(results: Sequence[Result], variants: Sequence[str] = ()) -> list[MethodRow]:
+def summarise(results: Sequence[Result], variants: Sequence[str] = (), baseline: str | None = None) -> list[MethodRow]:
     """A row a method, over its seeds, grouped by data and student: teachers, then baselines, then by mean accuracy.
 
-    The baseline of a student is the student alone, else the first method in ``results``.
+    The baseline of a student is the method of that name, else the student alone, else the first method in ``results``.
 
     Args:
         results: of finished runs, in any order.
         variants: a text for each result that tells apart runs whose objective, networks, data and epochs are the same.
+        baseline: the label of the method that the others are set beside.
+
+    Raises:
+        SettingError: no method has the baseline's label.
     """
     groups: dict[MethodKey, list[Result]] = {}
     for number, result in enumerate(results):
         groups.setdefault(method_key(result, variants[number] if variants else ""), []).append(result)
     labels = labels_of(groups)
+    if baseline is not None and baseline not in labels.values():
+        raise SettingError(f"baseline: {unknown_name('method', baseline, labels.values())}")
     rows: list[MethodRow] = []
     for contest in dict.fromkeys((key[0], key[1]) for key in groups):
         members = {key: group for key, group in groups.items() if key[:2] == contest}
-        rows += _contest(members, labels)
+        rows += _contest(members, labels, baseline)
     return _teachers(results) + rows
 
 
@@ -89,10 +96,13 @@ def method_key(result: Result, variant: str = "") -> MethodKey:
     return result.data, result.student, result.teacher, result.objective, result.epochs, variant
 
 
-def _contest(groups: Mapping[MethodKey, list[Result]], labels: Mapping[MethodKey, str]) -> list[MethodRow]:
+def _contest(
+    groups: Mapping[MethodKey, list[Result]], labels: Mapping[MethodKey, str], baseline: str | None
+) -> list[MethodRow]:
+    named = [key for key in groups if labels[key] == baseline]
     alone = [key for key in groups if key[2] is None and key[3] == "ce()"]
-    baseline = [*alone, *groups][0]
-    rows = [_row(labels[key], key, group, groups[baseline], key == baseline) for key, group in groups.items()]
+    beside = [*named, *alone, *groups][0]
+    rows = [_row(labels[key], key, group, groups[beside], key == beside) for key, group in groups.items()]
     if len(rows) == 1:  # nothing to compare it with
         rows = [replace(rows[0], baseline=False)]
     rows = _corrected(rows)
