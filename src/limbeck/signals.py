@@ -70,6 +70,16 @@ class Signals:
         found = {name for name in names if _present(self, name)}
         return found | ({"classifier"} if "classifier.weight" in self.constants else set())
 
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Signals:
+        """The signals that :meth:`tensors` took apart."""
+        values: dict[str, Tensor] = {}
+        groups: dict[str, dict[str, Tensor]] = {"features": {}, "preactivations": {}}
+        for name, value in tensors.items():
+            group, _, inner = name.partition(".")
+            groups.get(group, values)[inner or name] = value
+        return cls(**values, **groups)  # type: ignore[arg-type]
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that has a row for each sample, by a name that tells where it is."""
         alone = ("logits", "embedding", "stem", "embedding_map")

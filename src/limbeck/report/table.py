@@ -41,7 +41,8 @@ class MethodRow:
     parameters_ratio: the teacher's parameters over the student's. variant: settings that set it apart from a namesake.
     seconds: of training; where ``shared_with`` students shared a pass, of this one alone. shared_seconds: of the data and
         the teacher's answers, which all of those shared, and None where each run had its own. memory_mb: what this student
-        took in such a pass. The three are None for a teacher.
+        took in such a pass. The three are None for a teacher. teacher_calls: images that the teacher was asked about in a run;
+        None without a budget.
     """
 
     label: str
@@ -64,6 +65,7 @@ class MethodRow:
     shared_seconds: Stat | None = None
     shared_with: int = 1
     memory_mb: Stat | None = None
+    teacher_calls: int | None = None
     difference: Difference | None = None
     baseline: bool = False
     is_teacher: bool = False
@@ -174,6 +176,7 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         shared_seconds=over_seeds(lambda result: result.shared_seconds),
         shared_with=max(result.shared_with for result in group),
         memory_mb=over_seeds(lambda result: result.memory_mb),
+        teacher_calls=max((result.teacher_calls for result in group if result.teacher_calls is not None), default=None),
         difference=None if is_baseline else _paired(group, baseline),
         baseline=is_baseline,
     )
@@ -376,6 +379,12 @@ _SECONDS = Column(
     lambda row: "–" if row.seconds is None else f"{row.seconds.mean:,.1f}",
     _mean(lambda row: row.seconds),
 )
+_CALLS = Column(
+    "calls",
+    "images that the teacher was asked about in a run; students that shared a pass shared them",
+    lambda row: "–" if row.teacher_calls is None else f"{row.teacher_calls:,}",
+    lambda row: None if row.teacher_calls is None else float(row.teacher_calls),
+)
 _FIGURES = [
     _share_column("test %", "accuracy on the test split, read once a run", lambda row: row.test),
     _share_column("vs baseline", "paired difference in percentage points", lambda row: row.difference, signed=True),
@@ -387,13 +396,14 @@ _FIGURES = [
     _share_column("agrees %", "test images given the teacher's class", lambda row: row.agreement),
     _share_column("val best %", "best validation accuracy of the run", lambda row: row.validation_best),
     _share_column("val last %", "validation accuracy after the last epoch", lambda row: row.validation_last),
+    _CALLS,
     _SECONDS,
     _SHARED,
     _MEMORY,
 ]
 # Where the terminal is narrow, these go first, in this order.
 _LEAST_TELLING = (
-    *("val last %", "memory MB", "shared s", "seconds", "val best %", "agrees %", "p (Holm)", "kept %"),
+    *("val last %", "memory MB", "shared s", "seconds", "calls", "val best %", "agrees %", "p (Holm)", "kept %"),
     *("verdict", "pairs", "95 % interval"),
 )
 
