@@ -16,6 +16,7 @@ from limbeck.budget import ANSWERS, BudgetedTeaching, check_budget, check_views,
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.data.seeds import mix
+from limbeck.engine.adversary import check_range
 from limbeck.engine.fastest import Layout, agreed, fastest_layout, forward_pass, together, training_step
 from limbeck.engine.learner import Learner
 from limbeck.engine.memory import Footprint, footprint, give_back_memory
@@ -243,6 +244,9 @@ class Session:
             labels = self.around.feeds.data.train.labels_by_index()
             for stage in stages:
                 stage.objective.set_training_labels(labels)
+        for stage in stages:
+            if self.teaching is not None and (attack := stage.objective.attack) is not None:
+                check_range(attack, self.teacher_task, self.around.probe)
         ours, said = student
         theirs, told = teacher
         said = replace(said, constants=constants(ours, self.around.probe, ours.tapped.paths["preactivations"]))

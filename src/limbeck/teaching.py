@@ -81,6 +81,8 @@ class Teaching:
 
     def __init__(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> None:
         self._around, self._needs = around, needs
+        if "attack" in needs:
+            _check_attackable(around.distill)
         set_seed(around.settings.seed)  # for a teacher without weights
         check_cachable(around.distill, around.feeds, needs)
         self.network = open_teacher(
@@ -120,6 +122,11 @@ class Teaching:
         rule = self.network.rule
         if rule is None:
             return
+        if "attack" in self._needs:
+            raise SettingError(
+                f"teacher: the objective attacks the teacher, which must be one network for that, and '{rule.name}' makes one "
+                "of several."
+            )
         for setting in ("teacher_cache", "teacher_budget"):
             if not rule.cachable and getattr(self._around.distill, setting) is not None:
                 raise SettingError(
@@ -291,3 +298,12 @@ class Teaching:
         inputs = self._around.task_of(network).inputs(self._around.probe)
         with self._around.accelerator.autocast():
             return for_inference(network.tapped, inputs, compile=self._around.settings.compile, say=logger.info)
+
+
+def _check_attackable(settings: TeacherSettings) -> None:
+    for setting in ("teacher_cache", "teacher_budget"):
+        if getattr(settings, setting) is not None:
+            raise SettingError(
+                f"{setting}: the objective attacks the teacher anew in every step, and no answer that is kept can say what it "
+                f"tells of images that do not exist yet; train without {setting}, or with another objective."
+            )
