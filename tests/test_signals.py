@@ -22,6 +22,7 @@ def full_signals() -> Signals:
         preactivations={"z": draw(3, 2, 4, 4), "a": draw(3, 2, 2, 2)},
         stem=draw(3, 1, 4, 4),
         embedding_map=draw(3, 5, 2, 2),
+        attacked=draw(3, 4),
         mask=mask,
         constants={"classifier.weight": draw(4, 5), "classifier.bias": draw(4)},
     )
@@ -35,11 +36,12 @@ def full_batch() -> Batch:
         index=torch.arange(n) + 20,
         view=torch.arange(n) + 30,
         weight=torch.linspace(0, 1, n),
+        attacked=torch.arange(n) - 1,
     )
 
 
 ROWS = {
-    *("logits", "embedding", "stem", "embedding_map"),
+    *("logits", "embedding", "stem", "embedding_map", "attacked"),
     *(f"{group}.{name}" for group in ("features", "preactivations") for name in "za"),
 }
 
@@ -116,6 +118,7 @@ def test_map_leaves_the_mask_and_absent_signals_alone() -> None:
         (
             full_signals(),
             {
+                "attacked",
                 *("logits", "embedding", "features", "preactivations", "stem", "embedding_map", "mask"),
                 "classifier",
             },

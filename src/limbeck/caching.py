@@ -1,4 +1,4 @@
-"""A run's teacher caches: one of the training data in its views, and one of each evaluation split."""
+"""A run's teacher caches: one of the training data in its views or as they are, and one of each evaluation split."""
 
 from __future__ import annotations
 
@@ -81,19 +81,24 @@ class Caches:
         Raises:
             CacheError: the cache is of something else, damaged, or does not hold what is needed.
         """
-        keep = ["logits", *(["embedding"] if self.network.tapped.classifier else []), *_maps(needs)]
-        teacher = self._teacher("train", self.data.train, batches, keep, self.settings.cache_logits)
-        teacher.require(needs)
-        held = teacher.cache.layout.shapes
-        paths = {f"{group}.{path}" for each in names for group, paths in each.items() for path in paths.values()}
-        missing = sorted(path for path in paths if path not in held)
-        if missing:
-            raise CacheError(
-                f"the teacher cache {self.folder / 'train'} does not hold {', '.join(missing)}, which the objectives need: it "
-                "was written for others. Name another folder."
-            )
+        teacher = self._teacher("train", self.data.train, batches, self._keep(needs), self.settings.cache_logits)
+        require(teacher, needs, names)
         self._check(teacher, batches, self.data.train)
         return teacher
+
+    def of_samples(self, needs: frozenset[str], example: Signals) -> CachedTeacher:
+        """The teacher's answers to the training images as they are: it is asked about those that are not there yet.
+
+        No other image is asked about, to check or to find out shapes, which ``example`` shows: its signals for any images.
+
+        Raises:
+            CacheError: as :meth:`of_training`.
+        """
+        batches = unchanged_batches(self.data, self.data.train, self.settings, self.device)
+        return self._teacher("train", self.data.train, batches, self._keep(needs), "dense", example=example)
+
+    def _keep(self, needs: frozenset[str]) -> list[str]:
+        return ["logits", *(["embedding"] if self.network.tapped.classifier else []), *_maps(needs)]
 
     def of_evaluation(self, name: str, split: ImageSplit) -> CachedTeacher:
         """The teacher of a split without augmentation; its logits alone are kept."""
@@ -103,7 +108,14 @@ class Caches:
         return teacher
 
     def _teacher(
-        self, name: str, split: ImageSplit, batches: SlotBatches, keep: Sequence[str], logits: str
+        self,
+        name: str,
+        split: ImageSplit,
+        batches: SlotBatches,
+        keep: Sequence[str],
+        logits: str,
+        *,
+        example: Signals | None = None,
     ) -> CachedTeacher:
         settings = self.settings
         identity = identify(
@@ -119,14 +131,19 @@ class Caches:
         folder = self.folder / name
         cache = find_cache(folder, identity)
         if cache is None:
-            (probe,) = batches.at(
-                [(torch.arange(min(2, len(split))), torch.zeros(min(2, len(split)), dtype=torch.int64))]
-            )
-            plan = plan_cache(identity, len(split), len(batches.slots), self.compute(probe), keep=keep)
+            # Where no answer may be asked for twice, at most those of a batch get lost.
+            most = None if example is None else settings.batch_size
+            example = self._example(split, batches) if example is None else example
+            plan = plan_cache(identity, len(split), len(batches.slots), example, keep=keep, file_samples=most)
             cache = self._write(name, folder, plan, batches)
         else:
             self.say(f"cache       {folder}: {cache.plan.bytes / 1e6:,.1f} MB, read instead of asking the teacher")
         return CachedTeacher(cache, batches.slots, split.index, self.device)
+
+    def _example(self, split: ImageSplit, batches: SlotBatches) -> Signals:
+        few = torch.arange(min(2, len(split)))
+        (batch,) = batches.at([(few, torch.zeros_like(few))])
+        return self.compute(batch)
 
     def _check(self, teacher: CachedTeacher, batches: SlotBatches, split: ImageSplit) -> None:
         if self.settings.cache_check:
@@ -141,6 +158,19 @@ class Caches:
         # Batches as large as in training: larger ones would be the peak of the memory.
         size = self.settings.batch_size
         return write_cache(folder, plan, batches, self.compute, batch_size=size, on_progress=_Progress(self.say))
+
+
+def require(teacher: CachedTeacher, needs: frozenset[str], names: Sequence[Names]) -> None:
+    """Raise CacheError unless stored answers hold what objectives need; ``names`` are what they call the teacher's maps."""
+    teacher.require(needs)
+    held = teacher.cache.layout.shapes
+    paths = {f"{group}.{path}" for each in names for group, paths in each.items() for path in paths.values()}
+    missing = sorted(path for path in paths if path not in held)
+    if missing:
+        raise CacheError(
+            f"the teacher cache {teacher.cache.folder} does not hold {', '.join(missing)}, which the objectives need: it "
+            "was written for others. Name another folder."
+        )
 
 
 def _described(network: Network) -> str:

@@ -48,6 +48,11 @@ def run_with_assistants(
     if not names:
         return run(job, folder=folder, callbacks=callbacks, say=say)
     rule = _rule(job.distill.taught_by)
+    if rule is not None and job.distill.teacher_budget is not None:
+        raise SettingError(
+            f"teacher_budget: with taught_by={job.distill.taught_by} the teacher would be asked again after the first "
+            "assistant has spent the budget; give taught_by=chain, where only the first assistant asks it."
+        )
     # Of several processes the first looks at the data, and downloads them, before the others need them.
     if os.environ.get("RANK", "0") == "0":
         _check_sizes(job, names)

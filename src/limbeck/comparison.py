@@ -106,6 +106,8 @@ class _Comparison:
         trackers_of(self.session, self._path)  # for what may be wrong with them
         self._choose()
         names = self._check()
+        begun = self.runs is not None and self.runs.resumed and (self.runs.path / GROUPS).exists()
+        self.session.keep_answers(self.runs, begun=begun)
         self.session.score_teacher()
         self.session.ready_teacher(list(self.plans.values()), names)
         if self.runs is not None:

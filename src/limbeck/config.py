@@ -240,6 +240,11 @@ class TeacherSettings(RunSettings):
         default=None, ge=1, description="Image side the teacher sees; the data's when not given."
     )
     allow_weak_teacher: bool = Field(default=False, description="Go on although the teacher is near chance.")
+    teacher_budget: int | None = Field(
+        default=None,
+        ge=1,
+        description="Train on at most this many images, stratified, and ask the teacher once about each and never more.",
+    )
     teacher_cache: Path | None = Field(
         default=None, description="Folder in which the teacher's answers are kept; written first when it is empty."
     )

@@ -121,6 +121,8 @@ def _job(contest: Contest, entry: Entry, seed: int, folder: Path | None) -> Job:
         values |= {"runs_dir": folder, "resume": (folder / name).exists()}
     student = _text(entry.student)
     if entry.objective == ALONE:
+        # The student alone learns on the images that the teacher is asked about.
+        values["train_limit"] = settings.teacher_budget or settings.train_limit
         own = {field: values[field] for field in TrainSettings.model_fields if field in values}
         return Job(entry.student, None, CE(), TrainSettings.make({**own, "model": student}), contest.data)
     names = {"student": student, "objective": str(entry.objective)}

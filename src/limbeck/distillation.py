@@ -53,6 +53,7 @@ def run(job: Job, *, folder: bool = True, callbacks: Sequence[Callback] = (), sa
             member = session.admit(plan, runs, name="student", measure=False, say=say)
             path = None if runs is None else runs.path
             callbacks = [*trackers_of(session, path), *callbacks]
+            session.keep_answers(runs, begun=path is not None and (path / CHECKPOINT).exists())
             session.score_teacher()
             session.ready_teacher([plan], [member.learner.names])
             loop = loop_of(session, [member], path, None if path is None else path / CHECKPOINT, callbacks)
@@ -186,17 +187,17 @@ def _test(session: Session, members: Sequence[Member]) -> tuple[dict[str, Score 
     batches = session.around.feeds.test
     if batches is None:
         return {}, None
+    answering = session.teaching if session.teaching is not None and session.teaching.on_test else None
     # Agreement has no meaning where the networks tell different numbers of classes apart.
-    teaching = session.teaching
     beside = [
-        m for m in members if m.job.teacher is not None and teaching is not None and m.classes == teaching.classes
+        m for m in members if m.job.teacher is not None and answering is not None and m.classes == answering.classes
     ]
     alone = [m for m in members if m not in beside]
     names = [m.learner.name for m in alone]
     found = dict(zip(names, scores([m.learner.predict for m in alone], batches()), strict=True))
-    if teaching is None or not beside:
+    if answering is None or not beside:
         return found, None
-    teacher = _Once(teaching.logits("test"))
+    teacher = _Once(answering.logits("test"))
     *ours, teacher_test = scores([*(m.learner.predict for m in beside), teacher], batches(), teacher)
     if isinstance(teacher_test, NonFiniteError):
         raise teacher_test
@@ -227,8 +228,10 @@ def _write(
     assert not isinstance(test, NonFiniteError)
     learner, taught = member.learner, member.job.teacher is not None
     outcome, alone = learner.outcome, len(loop.learners) == 1
-    teacher = session.teaching.network if taught and session.teaching is not None else None
-    checked = session.score_teacher() if taught and session.around.feeds.validation is not None else None
+    teaching = session.teaching if taught else None
+    teacher = None if teaching is None else teaching.network
+    validated = teaching is not None and teaching.on_test and session.around.feeds.validation is not None
+    checked = session.score_teacher() if validated else None
     student_name = _name_of(member, network)
     result = Result(
         objective=str(member.plan.objective),
@@ -252,6 +255,7 @@ def _write(
         shared_seconds=None if alone else round(loop.shared_seconds, 3),
         shared_with=len(loop.learners),
         memory_mb=None if alone else round((member.footprint.kept + member.footprint.passing) / 2**20, 1),
+        teacher_calls=None if teaching is None else teaching.calls,
         peak_memory_mb=peak_memory_mb(session.around.device),
         device=device_name(session.around.device),
         processes=session.around.accelerator.num_processes,

@@ -45,7 +45,7 @@ class SignalError(LimbeckError, ValueError):
 
 
 class TeacherError(LimbeckError):
-    """The teacher cannot teach: it is near chance, its classes differ, or its outputs are not finite."""
+    """The teacher cannot teach: near chance, with other classes, with outputs that are not finite, or its budget is spent."""
 
     exit_code = 2
 

@@ -35,6 +35,7 @@ _NOT_PART_OF_THE_RUN = {
     "group_size",
     "teacher_cache",
     "cache_check",
+    "allow_weak_teacher",
 }
 
 
@@ -180,7 +181,8 @@ class Result:
 
     seconds: of the whole run; where ``shared_with`` students shared a pass over the data, those that this one took alone,
     and ``shared_seconds`` those of the data and the teacher's answers that all of them shared. memory_mb: what this student
-    took in such a pass, in MiB, by its tensors.
+    took in such a pass, in MiB, by its tensors. teacher_calls: images that the teacher was asked about, where it had a budget;
+    the students of a comparison share them.
     """
 
     objective: str
@@ -205,6 +207,7 @@ class Result:
     shared_seconds: float | None = None
     shared_with: int = 1
     memory_mb: float | None = None
+    teacher_calls: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""

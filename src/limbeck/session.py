@@ -12,9 +12,11 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
+from limbeck.budget import ANSWERS, BudgetedTeaching, check_budget, check_views, without_samples
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.data.seeds import mix
+from limbeck.engine.adversary import check_range
 from limbeck.engine.fastest import Layout, agreed, fastest_layout, forward_pass, together, training_step
 from limbeck.engine.learner import Learner
 from limbeck.engine.memory import Footprint, footprint, give_back_memory
@@ -78,16 +80,23 @@ class Session:
         job = next((plan.job for plan in plans if plan.job.teacher is not None), plans[0].job)
         feeds = _read_feeds(job, accelerator, say)
         probe = next(iter(feeds.train.epoch(0))).to(accelerator.device)
+        budgeted = job.distill.teacher_budget is not None
+        if budgeted:
+            check_views(probe)
+            probe = without_samples(probe)
         self.around = Surroundings(accelerator, job.settings, job.distill, feeds, probe, say)
         self._data: ImageData | Loaders | None = job.data if isinstance(job.data, Loaders) else feeds.data
         self.epochs = job.settings.epochs or _usual_epochs(feeds)
         self._students: list[Network] = []
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
-        self.teaching = None if job.teacher is None else Teaching(job.teacher, needs, self.around)
+        kind = BudgetedTeaching if budgeted else Teaching
+        self.teaching = None if job.teacher is None else kind(job.teacher, needs, self.around)
         self.teacher: Teacher = NoTeacher()
 
     def close(self) -> None:
         """Take the taps off the networks, which are then as they were given."""
+        if self.teaching is not None:
+            self.teaching.close()
         for network in self._networks:
             network.tapped.close()
 
@@ -106,6 +115,18 @@ class Session:
         if settings.data_seed != around.settings.data_seed:
             assert self._data is not None
             around.feeds, around.settings = _feeds_of(self._data, settings, around.device), settings
+
+    def keep_answers(self, runs: RunFolder | None, *, begun: bool) -> None:
+        """A teacher with a budget keeps what it says in the run's folder; ``begun``: whether the run's training has begun.
+
+        Raises:
+            LimbeckError: it cannot, or the answers of a run that has begun are gone.
+        """
+        if isinstance(self.teaching, BudgetedTeaching):
+            self.teaching.keep_in(None if runs is None else runs.path / ANSWERS, begun=begun)
+            if runs is not None:
+                # Everything else is checked, and what the calls give is the new run's.
+                runs.settle()
 
     def score_teacher(self) -> Score | None:
         """The teacher's score on the validation split, or on some training samples without one; None without a teacher.
@@ -223,6 +244,9 @@ class Session:
             labels = self.around.feeds.data.train.labels_by_index()
             for stage in stages:
                 stage.objective.set_training_labels(labels)
+        for stage in stages:
+            if self.teaching is not None and (attack := stage.objective.attack) is not None:
+                check_range(attack, self.teacher_task, self.around.probe)
         ours, said = student
         theirs, told = teacher
         said = replace(said, constants=constants(ours, self.around.probe, ours.tapped.paths["preactivations"]))
@@ -268,7 +292,7 @@ class Session:
         seen = Seen(around.probe)
         told = Signals() if teaching is None else teaching.of_probe(seen).renamed(learner.names)
         parts = [training_step(learner.trainable, seen.by(learner.task), told, around.probe)]
-        if teaching is not None and around.distill.teacher_cache is None:
+        if teaching is not None and around.distill.teacher_cache is None and around.distill.teacher_budget is None:
             parts += [forward_pass(each.tapped, seen.by(around.task_of(each))) for each in teaching.network.all]
         images = seen.by(learner.task).ndim == 4
         layouts = [
@@ -302,11 +326,15 @@ def _feeds_of(data: ImageData | Loaders, settings: RunSettings, device: torch.de
 
 
 def _read_feeds(job: Job, accelerator: Accelerator, say: Say) -> Feeds:
-    data = job.data
+    data, budget = job.data, job.distill.teacher_budget
+    check_budget(job.distill, loader=isinstance(data, Loaders))
     if data is None:
+        settings = job.settings if budget is None else job.settings.model_copy(update={"train_limit": budget})
         # The first process downloads what is missing; the others read it from the disk then.
         with accelerator.main_process_first():
-            data = read_data(job.settings)
+            data = read_data(settings)
+    elif isinstance(data, ImageData) and budget is not None:
+        data = data.limited(budget)
     feeds = _feeds_of(data, job.settings, accelerator.device)
     if feeds.data is None:
         return feeds

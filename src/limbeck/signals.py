@@ -22,6 +22,7 @@ class Signals:
     preactivations: the same stages, under the same names, before their last ReLU.
     stem: (B, channels, H, W) output of the first convolution.
     embedding_map: (B, D, H, W) map whose mean over the positions is the embedding.
+    attacked: (B, C) logits for the attacked image of each sample, where ``Batch.attacked`` says that there is one.
     mask: (B, L) bool, True where a position counts; None when all do.
     constants: tensors that do not depend on the batch, in the signals of the probe alone: ``classifier.weight`` (C, D) and
         ``classifier.bias`` (C,) of the network, and for a pre-activation NAME the ``NAME.shift`` and ``NAME.scale``
@@ -34,6 +35,7 @@ class Signals:
     preactivations: Mapping[str, Tensor] = field(default_factory=dict)
     stem: Tensor | None = None
     embedding_map: Tensor | None = None
+    attacked: Tensor | None = None
     mask: Tensor | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -47,7 +49,14 @@ class Signals:
             preactivations={name: function(value) for name, value in self.preactivations.items()},
             stem=None if self.stem is None else function(self.stem),
             embedding_map=None if self.embedding_map is None else function(self.embedding_map),
+            attacked=None if self.attacked is None else function(self.attacked),
         )
+
+    def with_attacked(self, places: Tensor) -> Signals:
+        """The signals of a batch of which the attacked images were the last rows; ``places`` is ``Batch.attacked``."""
+        assert self.logits is not None
+        own, last = self.map(lambda value: value[: len(places)]), self.logits[len(places) :]
+        return replace(own, attacked=last[places.clamp(min=0)])
 
     def detach(self) -> Signals:
         """A copy cut off from the autograd graph."""
@@ -70,9 +79,19 @@ class Signals:
         found = {name for name in names if _present(self, name)}
         return found | ({"classifier"} if "classifier.weight" in self.constants else set())
 
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Signals:
+        """The signals that :meth:`tensors` took apart."""
+        values: dict[str, Tensor] = {}
+        groups: dict[str, dict[str, Tensor]] = {"features": {}, "preactivations": {}}
+        for name, value in tensors.items():
+            group, _, inner = name.partition(".")
+            groups.get(group, values)[inner or name] = value
+        return cls(**values, **groups)  # type: ignore[arg-type]
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that has a row for each sample, by a name that tells where it is."""
-        alone = ("logits", "embedding", "stem", "embedding_map")
+        alone = ("logits", "embedding", "stem", "embedding_map", "attacked")
         found = {name: getattr(self, name) for name in alone if _present(self, name)}
         for group in ("features", "preactivations"):
             found |= {f"{group}.{name}": value for name, value in getattr(self, group).items()}
@@ -107,6 +126,8 @@ class Batch:
         next B / copies rows the second view of the same samples, and so on.
     mixed: for each view, whether its images are mixtures with others, of which ``labels`` are not the labels; empty where
         none is.
+    attacked: (B,) int64 place of each sample's attacked image among those that go through the networks after the batch's own,
+        -1 where it has none; None where nothing was attacked.
     """
 
     inputs: Tensor
@@ -116,6 +137,7 @@ class Batch:
     weight: Tensor | None = None
     copies: int = 1
     mixed: tuple[bool, ...] = ()
+    attacked: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -128,6 +150,7 @@ class Batch:
             index=None if self.index is None else function(self.index),
             view=None if self.view is None else function(self.view),
             weight=None if self.weight is None else function(self.weight),
+            attacked=None if self.attacked is None else function(self.attacked),
             copies=self.copies,
             mixed=self.mixed,
         )
@@ -145,7 +168,7 @@ class Batch:
         return self.map(lambda value: value.unflatten(0, (self.copies, -1))[:, chosen].flatten(0, 1))
 
 
-_TENSORS = ("inputs", "labels", "index", "view", "weight")
+_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked")
 
 
 class Batches(Protocol):

@@ -67,7 +67,8 @@ class Surroundings:
 class Teaching:
     """The teacher that all students of a session have.
 
-    network: with the networks beside it, where it is several. classes: how many it tells apart.
+    network: with the networks beside it, where it is several. classes: how many it tells apart. on_test: whether it answers to
+    the validation and test splits too.
 
     Args:
         needs: what the students' objectives need of it.
@@ -76,8 +77,12 @@ class Teaching:
         LimbeckError: what is wrong with the teacher, or with its cache's settings.
     """
 
+    on_test = True
+
     def __init__(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> None:
-        self._around = around
+        self._around, self._needs = around, needs
+        if "attack" in needs:
+            _check_attackable(around.distill)
         set_seed(around.settings.seed)  # for a teacher without weights
         check_cachable(around.distill, around.feeds, needs)
         self.network = open_teacher(
@@ -117,11 +122,17 @@ class Teaching:
         rule = self.network.rule
         if rule is None:
             return
-        if not rule.cachable and self._around.distill.teacher_cache is not None:
+        if "attack" in self._needs:
             raise SettingError(
-                f"teacher_cache: the answers of '{rule.name}' change from epoch to epoch, so they cannot be kept; "
-                "train without a cache."
+                f"teacher: the objective attacks the teacher, which must be one network for that, and '{rule.name}' makes one "
+                "of several."
             )
+        for setting in ("teacher_cache", "teacher_budget"):
+            if not rule.cachable and getattr(self._around.distill, setting) is not None:
+                raise SettingError(
+                    f"{setting}: the answers of '{rule.name}' change from epoch to epoch, so they cannot be kept; train "
+                    f"without {setting}."
+                )
         if rule.needs_losses and self._around.feeds.data is None:
             raise SettingError(
                 f"teacher: '{rule.name}' measures every training sample, which a loader of your own does not tell: "
@@ -129,6 +140,11 @@ class Teaching:
             )
         told = self._each(self._around.probe)
         check_same_classes({f"teacher {number}": logits.shape[-1] for number, logits in enumerate(told, 1)})
+
+    @property
+    def calls(self) -> int | None:
+        """Images that it was asked about, where they are counted."""
+        return None
 
     # -- its answers ---------------------------------------------------------------------------------------------------
 
@@ -164,10 +180,9 @@ class Teaching:
         """
         if self._score is not None:
             return self._score
-        feeds = self._around.feeds
+        split = self._checked_on
         try:
-            split = "validation" if feeds.validation is not None else "training"
-            found = score(self.logits(split), feeds.check())
+            found = self._scored(split)
         except NonFiniteError as error:
             raise TeacherError(f"the teacher cannot teach: {error}") from None
         self._around.say(
@@ -178,6 +193,13 @@ class Teaching:
             check_above_chance(found, self.classes)
         self._score = found
         return found
+
+    @property
+    def _checked_on(self) -> str:
+        return "validation" if self._around.feeds.validation is not None else "training"
+
+    def _scored(self, split: str) -> Score:
+        return score(self.logits(split), self._around.feeds.check())
 
     def ready(self, plans: Sequence[Plan], names: Sequence[Names]) -> Teacher:
         """Where its answers come from in training, once it is known what all students need of it.
@@ -197,6 +219,9 @@ class Teaching:
         assert isinstance(batches, ResidentBatches | FileBatches)
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
         return self._caches(training=True).of_training(batches, needs, names)
+
+    def close(self) -> None:
+        """Let go of what was kept for the session alone."""
 
     def channels_last(self) -> None:
         """Put its weights in the memory order that the surroundings have now."""
@@ -273,3 +298,12 @@ class Teaching:
         inputs = self._around.task_of(network).inputs(self._around.probe)
         with self._around.accelerator.autocast():
             return for_inference(network.tapped, inputs, compile=self._around.settings.compile, say=logger.info)
+
+
+def _check_attackable(settings: TeacherSettings) -> None:
+    for setting in ("teacher_cache", "teacher_budget"):
+        if getattr(settings, setting) is not None:
+            raise SettingError(
+                f"{setting}: the objective attacks the teacher anew in every step, and no answer that is kept can say what it "
+                f"tells of images that do not exist yet; train without {setting}, or with another objective."
+            )

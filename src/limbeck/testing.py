@@ -39,8 +39,8 @@ def sample_signals(
 ) -> Signals:
     """Random signals of a network for a batch of 8.
 
-    Logits (8, 5), an embedding, a stem, two stages before and after their ReLU, and the constants of a network with such
-    signals. ``maps`` gives (channels, side) of each stage.
+    Logits (8, 5), those of attacked images, an embedding, a stem, two stages before and after their ReLU, and the constants of
+    a network with such signals. ``maps`` gives (channels, side) of each stage.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -60,15 +60,22 @@ def sample_signals(
         features={name: value.relu() for name, value in before.items()},
         preactivations=before,
         stem=draw(BATCH, _STEM[0], _STEM[1], _STEM[1]),
+        attacked=draw(BATCH, CLASSES),
         constants=constants,
     )
 
 
 def sample_batch(seed: int = 0) -> Batch:
-    """A batch of 8 samples with labels among 5 classes, indices and views."""
+    """A batch of 8 samples with labels among 5 classes, indices and views, of which three were attacked."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
-    return Batch(torch.zeros(BATCH, 1), labels, index=torch.arange(BATCH), view=torch.zeros(BATCH, dtype=torch.int64))
+    return Batch(
+        torch.zeros(BATCH, 1),
+        labels,
+        index=torch.arange(BATCH),
+        view=torch.zeros(BATCH, dtype=torch.int64),
+        attacked=torch.tensor([2, -1, 0, -1, -1, 1, -1, -1]),
+    )
 
 
 def built(expression: str, dtype: torch.dtype = torch.float32) -> WeightedSum:

@@ -88,6 +88,15 @@ def test_two_processes_equal_one(server: Any, tmp_path: Path, objective: str, te
     check_equal(tmp_path / "one" / "run", two, terms)
 
 
+@pytest.mark.slow
+def test_two_processes_share_one_budget(server: Any, tmp_path: Path) -> None:
+    changes = {"objective": "icd+kd", "teacher_budget": 96, "train_limit": None}
+    train(tmp_path / "one", changes)
+    two = train_in_two(server, tmp_path / "two", changes)
+    check_equal(tmp_path / "one" / "run", two, ("loss", "ce", "kd"))
+    assert json.loads((two / "result.json").read_text())["teacher_calls"] == 96
+
+
 def compare(folder: Path, changes: dict[str, Any], place: dict[str, str] | None = None) -> None:
     torch.set_num_threads(1)
     os.environ.update(place or {})

@@ -43,6 +43,9 @@ EXPRESSIONS = [
     "r2kd(value_weight=0, sharpness=2)",
     "ckd(n=3, kd=1, bias_weight=0.1)",
     *(f"{name}(attention={kind!r})" for name in ("afd", "rtk") for kind in ("uniform", "diagonal")),
+    "bss(temperature=2, clean=0, epochs=5)",
+    "bss(boundary=0)",
+    "lskd(bss())",
     "rtk(keys=3, dim=8, entropy_floor=0.5)",
     "rtk(keys=1, detach_attention=True)",
 ]

@@ -49,6 +49,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "student_classifier",
         "teacher_size",
         "allow_weak_teacher",
+        "teacher_budget",
         "assistants",
         "assistant_objective",
         "taught_by",

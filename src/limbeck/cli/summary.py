@@ -61,7 +61,10 @@ def _parameters(result: Result) -> tuple[str, str]:
 def footer(result: Result, folder: Path | None) -> Text:
     """How long it took and where it is."""
     where = f"; everything is in {folder}" if folder is not None else ""
-    return Text(f"{duration(result.seconds)} of training, weights of the {result.select} epoch{where}", style="dim")
+    calls = "" if result.teacher_calls is None else f", {result.teacher_calls:,} teacher calls"
+    return Text(
+        f"{duration(result.seconds)} of training{calls}, weights of the {result.select} epoch{where}", style="dim"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -92,6 +92,13 @@ class ImageData:
         """Whether the pixels are in memory; otherwise the splits hold paths."""
         return isinstance(self.train.images, Tensor)
 
+    def limited(self, count: int) -> ImageData:
+        """With at most so many training images, those that ``load_data`` chooses for a ``train_limit``.
+
+        Raises SettingError for fewer than the classes.
+        """
+        return replace(self, train=_at_most(self.train, len(self.classes), count, 0))
+
     def fingerprint(self) -> str:
         """32 hexadecimal digits over classes, labels, index and pixels.
 
@@ -304,10 +311,16 @@ def _divide(
 
 
 def _in_part(raw: RawData, train: ImageSplit, imbalance: float, limit: int | None, split_seed: int) -> ImageSplit:
-    if limit is not None and limit < len(raw.classes):
-        raise SettingError(f"train_limit must be at least {len(raw.classes)}, one image a class; got {limit}.")
     if imbalance > 1:
         train = train.subset(long_tail(train.labels, len(raw.classes), imbalance, mix(split_seed, 3)))
+    return _at_most(train, len(raw.classes), limit, split_seed)
+
+
+def _at_most(train: ImageSplit, classes: int, limit: int | None, split_seed: int) -> ImageSplit:
+    if limit is not None and limit < classes:
+        raise SettingError(
+            f"train_limit must be at least {classes}, one image a class; got {limit} (a teacher_budget is a train_limit too)."
+        )
     return _limited(train, limit, mix(split_seed, 1), low=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from limbeck.config import RunSettings
+from limbeck.engine.adversary import Adversary
 from limbeck.engine.checkpoint import every_process, of_this_process, save_checkpoint
 from limbeck.engine.ema import MovingAverage
 from limbeck.engine.meter import Meter
@@ -35,7 +36,7 @@ from limbeck.evaluate.accuracy import Score
 from limbeck.matching import Names
 from limbeck.random_state import RandomState, RandomStream
 from limbeck.signals import Batch, Signals
-from limbeck.taps import logits_of
+from limbeck.taps import evaluating, logits_of
 from limbeck.tasks.vision import Seen, VisionTask
 
 T = TypeVar("T")
@@ -126,6 +127,11 @@ class Learner:
         self.stepper = stepping(self.accelerator, self.optimizer)
         if sharded(self.model) and (self.ema is not None or len(self.stages) > 1):
             raise SettingError("ema and stages are for whole parameters; leave them out, or use DDP instead of FSDP.")
+        if sharded(self.model) and "attack" in self.stages[stage].objective.needs:
+            raise SettingError(
+                f"'{self.stages[stage].objective}' attacks with whole parameters; use DDP instead of FSDP."
+            )
+        self.trainable.objective.set_epochs(self.stages[stage].epochs)
         if self._resumed is not None:
             self._restore(self._resumed, inside)
             self._resumed = None
@@ -146,13 +152,19 @@ class Learner:
         self._terms: dict[str, Tensor] = {}
         self._correct = torch.zeros((), device=self.device)
 
-    def learn(self, seen: Seen, teacher: Signals, share: float, *, last: bool) -> None:
-        """Forward and backward on a micro-batch, which counts as this ``share`` of the step; ``last`` of the step's."""
+    def learn(
+        self, seen: Seen, teacher: Signals, share: float, *, last: bool, adversary: Adversary | None = None
+    ) -> None:
+        """Forward and backward on a micro-batch, which counts as this ``share`` of the step; ``last`` of the step's.
+
+        ``adversary`` attacks the teacher where the objective asks for it.
+        """
         batch = seen.batch
         self.trainable.objective.check_batch_size(len(batch))
         self.batch = batch
         with self.stopwatch, nullcontext() if last else self.accelerator.no_sync(self.model):
-            terms, logits = self.model(seen.by(self.task), teacher.renamed(self.names), batch)
+            inputs, teacher, batch = self._attacked(seen, teacher.renamed(self.names), adversary)
+            terms, logits = self.model(inputs, teacher, batch)
             terms = {name: share * value for name, value in terms.items()}
             self.accelerator.backward(torch.stack(list(terms.values())).sum())
             for name, value in terms.items():
@@ -160,6 +172,16 @@ class Learner:
                 self._terms[name] = self._terms[name] + value if name in self._terms else value
             if logits is not None:
                 self._correct += (logits.argmax(dim=-1) == batch.labels).sum()
+
+    def _attacked(self, seen: Seen, teacher: Signals, adversary: Adversary | None) -> tuple[Tensor, Signals, Batch]:
+        """What the student sees, the teacher's signals and the batch, with attacked images where they are asked for."""
+        inputs, attack = seen.by(self.task), self.trainable.objective.attack
+        if attack is None or adversary is None:
+            return inputs, teacher, seen.batch
+        with evaluating(self.trainable), torch.no_grad(), self.accelerator.autocast():
+            ours = self.trainable.logits(inputs)
+        images, batch, teacher = adversary.attacked(attack, seen.batch, teacher, ours)
+        return torch.cat([inputs, self.task.inputs(replace(batch, inputs=images))]), teacher, batch
 
     def apply(self, samples: int, step: int) -> None:
         """The optimizer's step, for ``samples`` that were learnt; ``step`` is its number.

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from limbeck.config import RunSettings
+from limbeck.engine.adversary import Adversary
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.engine.interrupt import Interrupted, InterruptGuard
@@ -25,7 +26,7 @@ from limbeck.machine import now
 from limbeck.signals import Batch, Batches, Signals
 from limbeck.taps import evaluating
 from limbeck.tasks.vision import Seen, VisionTask
-from limbeck.teachers.frozen import Teacher
+from limbeck.teachers.frozen import FrozenTeacher, Teacher
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Loop:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.learners, self.teacher, self.teacher_task = list(learners), teacher, teacher_task
+        self.adversary = Adversary(teacher, teacher_task) if isinstance(teacher, FrozenTeacher) else None
         self.batches, self.validation, self.settings, self.classes = batches, validation, settings, classes
         self.accelerator, self.isolate, self.callbacks = accelerator, isolate, list(callbacks)
         self.folder, self.checkpoint_path = folder, checkpoint_path
@@ -177,7 +179,7 @@ class Loop:
             teacher = self._ask_teacher(seen)
             for learner in self.active:
                 with self._alone(learner):
-                    learner.learn(seen, teacher, len(part) / len(batch), last=last)
+                    learner.learn(seen, teacher, len(part) / len(batch), last=last, adversary=self.adversary)
                     if last:
                         learner.apply(len(batch), self.position.step)
 

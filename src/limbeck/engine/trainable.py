@@ -54,6 +54,8 @@ class Trainable(nn.Module):
 
     def forward(self, inputs: Tensor, teacher: Signals, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         student: Signals = self.student(inputs) if self.objective.needs_student else Signals()
+        if batch.attacked is not None:
+            student = student.with_attacked(batch.attacked)
         terms = self.objective(student, teacher, batch)
         return terms, None if student.logits is None else student.logits.detach()
 

@@ -1,7 +1,7 @@
 """Pure functions on tensors: float32 inside, per sample where the formula allows. Imports torch and nothing else."""
 
 from limbeck.losses.attention import attention, attention_distances
-from limbeck.losses.classification import cross_entropy, kl_divergence, standardise
+from limbeck.losses.classification import cross_entropy, kl_divergence, soft_cross_entropy, standardise
 from limbeck.losses.contrast import cosine_similarity_matrix, info_nce, invariance, unit
 from limbeck.losses.correlation import correlation_distance, cosine_distance, scaled_exp, unit_deviations
 from limbeck.losses.maps import align
@@ -33,6 +33,7 @@ __all__ = [
     "mean_squared_difference",
     "project",
     "scaled_exp",
+    "soft_cross_entropy",
     "soft_ranks",
     "spearman_distance",
     "squared_distances",

@@ -34,6 +34,13 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperature
 
 
 @in_float32
+def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """-Σ_c p_c log q_c, (B,) from (B, C): :func:`kl_divergence` plus the entropy of p. Not multiplied by T²."""
+    log_student = torch.log_softmax(student_logits / temperature, dim=-1)
+    return -(torch.softmax(teacher_logits / temperature, dim=-1) * log_student).sum(dim=-1)
+
+
+@in_float32
 def standardise(logits: Tensor) -> Tensor:
     """Logits (…, C) less their mean over the classes, over their unbiased standard deviation + 1e-7 (arXiv 2403.01427)."""
     # Equal logits, as of a classifier that starts at zero, have a deviation whose gradient is not defined: none then.

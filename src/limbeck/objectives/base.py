@@ -44,6 +44,21 @@ class InitialStage:
     lr: float | None = None
 
 
+@dataclass(frozen=True)
+class Attack:
+    """What an objective asks to be attacked on the teacher before each step; see :func:`limbeck.evaluate.attacks.boundary`.
+
+    samples: images of the batch, over all processes. steps, step, epsilon, clip: of the attack, in units of the teacher's
+    normalisation.
+    """
+
+    samples: int
+    steps: int
+    step: float
+    epsilon: float
+    clip: float
+
+
 class Objective(nn.Module):
     """What is compared between student and teacher.
 
@@ -54,7 +69,8 @@ class Objective(nn.Module):
     Class attributes:
         needs: checked before the first step; of ``labels``, ``logits``, ``embedding``, ``index`` (of each sample in the
             training set), ``features`` and ``preactivations`` (maps of stages that both networks have), ``stages`` (maps of
-            the stages of both, matched or not), ``stem``, ``embedding_map`` and ``classifier`` (the teacher's weights).
+            the stages of both, matched or not), ``stem``, ``embedding_map``, ``classifier`` (the teacher's weights) and
+            ``attack`` (images attacked on the teacher, as ``attack`` says).
         needs_teacher: False for losses of the student alone.
         needs_student: False for losses of the teacher's signals alone, as in a first stage that trains a head on them.
         batch_coupled: True when the loss of a sample depends on the others in the batch. Such a batch is not silently split
@@ -119,6 +135,14 @@ class Objective(nn.Module):
         """What comes before the main stage; by default the objective itself for its ``init_epochs``, if it has such."""
         return InitialStage(self, getattr(self, "init_epochs", 0)) if self.only_initial else None
 
+    @property
+    def attack(self) -> Attack | None:
+        """Which images of the next step are to be attacked on the teacher; None for none."""
+        return None
+
+    def set_epochs(self, epochs: int) -> None:
+        """Told how many epochs its stage has, before the first of them."""
+
     def start_epoch(self, epoch: int) -> None:
         """Told the number of the epoch that begins, from 1 in each stage; for weights that change over time."""
 
@@ -175,7 +199,7 @@ class Objective(nn.Module):
     def check(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         """Raise SignalError with a sentence on each need that these signals do not meet."""
         student_has, teacher_has = student.available(), teacher.available()
-        for need in sorted(self.needs - {"labels", "index"}):
+        for need in sorted(self.needs - {"labels", "index", "attack"}):
             kind = "features" if need == "stages" else need
             for who, has in (("teacher", teacher_has), ("student", student_has)):
                 asked = self.needs_teacher if who == "teacher" else self.needs_student and need != "classifier"
@@ -366,6 +390,17 @@ class WeightedSum(Objective):
     def after_step(self) -> None:
         for _, _, part in self.entries():
             part.after_step()
+
+    @property
+    def attack(self) -> Attack | None:
+        asked = dict.fromkeys(attack for _, _, part in self.entries() if (attack := part.attack) is not None)
+        if len(asked) > 1:
+            raise SettingError(f"'{self}': two objectives ask for different attacks, and a step has one.")
+        return next(iter(asked), None)
+
+    def set_epochs(self, epochs: int) -> None:
+        for _, _, part in self.entries():
+            part.set_epochs(epochs)
 
     def start_epoch(self, epoch: int) -> None:
         for i, schedule in self._schedules():

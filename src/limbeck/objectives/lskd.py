@@ -8,7 +8,7 @@ from torch import Tensor
 
 from limbeck import losses
 from limbeck.errors import SettingError
-from limbeck.objectives.base import InitialStage, Objective, Paper, WeightedSum
+from limbeck.objectives.base import Attack, InitialStage, Objective, Paper, WeightedSum
 from limbeck.objectives.kd import KD
 from limbeck.signals import Batch, Signals
 
@@ -76,6 +76,13 @@ class LSKD(Objective, name="lskd"):
         stage = self.objective.initial_stage()
         return None if stage is None else replace(stage, objective=LSKD(stage.objective))
 
+    @property
+    def attack(self) -> Attack | None:
+        return self.objective.attack
+
+    def set_epochs(self, epochs: int) -> None:
+        self.objective.set_epochs(epochs)
+
     def start_epoch(self, epoch: int) -> None:
         self.objective.start_epoch(epoch)
 
@@ -95,4 +102,5 @@ def _parts(objective: Objective) -> list[Objective]:
 
 def _standardised(signals: Signals) -> Signals:
     assert signals.logits is not None
-    return replace(signals, logits=losses.standardise(signals.logits))
+    attacked = None if signals.attacked is None else losses.standardise(signals.attacked)
+    return replace(signals, logits=losses.standardise(signals.logits), attacked=attacked)

@@ -99,6 +99,8 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         figures.append(("teacher's test accuracy", share(result.teacher_test["accuracy"])))
     if result.test and "agreement" in result.test:
         figures.append(("agreement with the teacher", share(result.test["agreement"])))
+    if result.teacher_calls is not None:
+        figures.append(("images the teacher was asked about, once each", f"{result.teacher_calls:,}"))
     figures += [
         ("validation accuracy, last", share(result.validation_last)),
         ("validation accuracy, best", share(result.validation_best)),

@@ -25,7 +25,8 @@ class MethodRow:
     parameters_ratio: the teacher's parameters over the student's. variant: settings that set it apart from a namesake.
     seconds: of training; where ``shared_with`` students shared a pass, of this one alone. shared_seconds: of the data and
         the teacher's answers, which all of those shared, and None where each run had its own. memory_mb: what this student
-        took in such a pass. The three are None for a teacher.
+        took in such a pass. The three are None for a teacher. teacher_calls: images that the teacher was asked about in a run;
+        None without a budget.
     """
 
     label: str
@@ -48,6 +49,7 @@ class MethodRow:
     shared_seconds: Stat | None = None
     shared_with: int = 1
     memory_mb: Stat | None = None
+    teacher_calls: int | None = None
     difference: Difference | None = None
     baseline: bool = False
     is_teacher: bool = False
@@ -157,6 +159,7 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         shared_seconds=over_seeds(lambda result: result.shared_seconds),
         shared_with=max(result.shared_with for result in group),
         memory_mb=over_seeds(lambda result: result.memory_mb),
+        teacher_calls=max((result.teacher_calls for result in group if result.teacher_calls is not None), default=None),
         difference=None if is_baseline else _paired(group, baseline),
         baseline=is_baseline,
     )

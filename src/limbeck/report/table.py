@@ -169,6 +169,12 @@ _SECONDS = Column(
     lambda row: "–" if row.seconds is None else f"{row.seconds.mean:,.1f}",
     _mean(lambda row: row.seconds),
 )
+_CALLS = Column(
+    "calls",
+    "images that the teacher was asked about in a run; students that shared a pass shared them",
+    lambda row: "–" if row.teacher_calls is None else f"{row.teacher_calls:,}",
+    lambda row: None if row.teacher_calls is None else float(row.teacher_calls),
+)
 _FIGURES = [
     _share_column("test %", "accuracy on the test split, read once a run", lambda row: row.test),
     _share_column("vs baseline", "paired difference in percentage points", lambda row: row.difference, signed=True),
@@ -180,13 +186,14 @@ _FIGURES = [
     _share_column("agrees %", "test images given the teacher's class", lambda row: row.agreement),
     _share_column("val best %", "best validation accuracy of the run", lambda row: row.validation_best),
     _share_column("val last %", "validation accuracy after the last epoch", lambda row: row.validation_last),
+    _CALLS,
     _SECONDS,
     _SHARED,
     _MEMORY,
 ]
 # Where the terminal is narrow, these go first, in this order.
 _LEAST_TELLING = (
-    *("val last %", "memory MB", "shared s", "seconds", "val best %", "agrees %", "p (Holm)", "kept %"),
+    *("val last %", "memory MB", "shared s", "seconds", "calls", "val best %", "agrees %", "p (Holm)", "kept %"),
     *("verdict", "pairs", "95 % interval"),
 )
 

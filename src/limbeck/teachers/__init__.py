@@ -3,12 +3,13 @@
 from limbeck.teachers._codecs import parse_codec
 from limbeck.teachers._writing import write_cache
 from limbeck.teachers.cache import CachePlan, Identity, TeacherCache, find_cache, identify, plan_cache, spot_check
-from limbeck.teachers.cached import CachedTeacher
+from limbeck.teachers.cached import AskedOnceTeacher, CachedTeacher
 from limbeck.teachers.check import check_above_chance
 from limbeck.teachers.combined import CombinedTeacher
 from limbeck.teachers.frozen import FrozenTeacher, NoTeacher, Teacher
 
 __all__ = [
+    "AskedOnceTeacher",
     "CachePlan",
     "CachedTeacher",
     "CombinedTeacher",

@@ -20,7 +20,6 @@ _USUAL = ("logits", "embedding")
 _SHARD_BYTES = 256 * 10**6
 # What is lost at most when a writer is killed: some minutes of a teacher.
 _SHARD_ENTRIES = 2**17
-_GROUPS = ("features", "preactivations")
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,11 @@ class Layout:
 
     def decode(self, stored: Mapping[str, Tensor]) -> Signals:
         """float32 signals of entries (B, …) by names in the files."""
-        values: dict[str, Tensor] = {}
-        groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
+        values = {}
         for name, parts in self.parts.items():
             of_signal = {part: stored[key] for part, (key, _, _) in parts.items()}
-            value = self.codec(name).decode(of_signal, self.shapes[name])
-            group, _, inner = name.partition(".")
-            groups.get(group, values)[inner or name] = value
-        return Signals(**values, **groups)  # type: ignore[arg-type]
+            values[name] = self.codec(name).decode(of_signal, self.shapes[name])
+        return Signals.of_tensors(values)
 
     def distance(self, signals: Signals, stored: Mapping[str, Tensor], index: Tensor, slots: Tensor) -> Tensor:
         """How far stored entries are from a teacher's signals, (B,): the largest over the signals; see ``Codec.distance``."""
@@ -163,7 +159,14 @@ def _cast(name: str, value: Tensor, encoded: Tensor, dtype: torch.dtype) -> Tens
 
 
 def make_layout(
-    samples: int, slots: int, probe: Signals, *, keep: Sequence[str] | None, dtype: str, logits: str
+    samples: int,
+    slots: int,
+    probe: Signals,
+    *,
+    keep: Sequence[str] | None,
+    dtype: str,
+    logits: str,
+    file_samples: int | None = None,
 ) -> Layout:
     """The layout for what a teacher says, of which ``probe`` is an example; see ``plan_cache``."""
     codec = parse_codec(logits)
@@ -172,7 +175,7 @@ def make_layout(
     shapes = {name: tuple(value.shape[1:]) for name, value in _kept(probe, keep).items()}
     whole = Layout(samples, slots, dtype, shapes, codec.text, samples)
     by_bytes = _SHARD_BYTES // max(1, whole.entry_bytes * slots)
-    shard_samples = max(1, min(by_bytes, _SHARD_ENTRIES // slots, samples))
+    shard_samples = max(1, min(by_bytes, _SHARD_ENTRIES // slots, samples, file_samples or samples))
     return Layout(samples, slots, dtype, shapes, codec.text, shard_samples)
 
 

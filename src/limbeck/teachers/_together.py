@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from limbeck.distributed import rank, world_size
-from limbeck.errors import CacheError
+from limbeck.errors import CacheError, LimbeckError
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def together() -> Iterator[None]:
 
 
 def _sentence(problem: Exception) -> str:
-    if isinstance(problem, CacheError):
+    if isinstance(problem, LimbeckError):
         return str(problem)
     return f"the teacher cache failed in process {rank()}: {type(problem).__name__}: {problem}"
 

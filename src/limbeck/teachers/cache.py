@@ -141,15 +141,24 @@ def _described(preprocess: nn.Module) -> str:
 
 
 def plan_cache(
-    identity: Identity, samples: int, slots: int, probe: Signals, *, keep: Sequence[str] | None = None
+    identity: Identity,
+    samples: int,
+    slots: int,
+    probe: Signals,
+    *,
+    keep: Sequence[str] | None = None,
+    file_samples: int | None = None,
 ) -> CachePlan:
     """What writing a cache would store, and so how large it is; writes nothing.
 
     probe: the teacher's signals for some batch. keep: names of ``Signals.tensors()``, or ``features`` and
-    ``preactivations`` for all of these; None for the logits and the embedding, as far as there are. Raises CacheError for a
-    signal that the teacher does not give.
+    ``preactivations`` for all of these; None for the logits and the embedding, as far as there are. file_samples: the most
+    samples of a file, which is what a writer that is killed does again. Raises CacheError for a signal that the teacher does
+    not give.
     """
-    layout = make_layout(samples, slots, probe, keep=keep, dtype=identity.dtype, logits=identity.logits)
+    layout = make_layout(
+        samples, slots, probe, keep=keep, dtype=identity.dtype, logits=identity.logits, file_samples=file_samples
+    )
     return CachePlan(identity, layout)
 
 

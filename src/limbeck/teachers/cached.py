@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -116,6 +117,30 @@ class CachedTeacher:
             f"the teacher cache {self.cache.folder} does not hold {which}; the batches are not those that it was written "
             "for. Give the same data, augmentation and number of views."
         )
+
+
+class AskedOnceTeacher:
+    """A ``Teacher`` that was asked about each sample once, unchanged, and says the same to every view of it.
+
+    stored: of the samples in view 0.
+    """
+
+    sees_inputs = False
+
+    def __init__(self, stored: CachedTeacher) -> None:
+        self.stored = stored
+
+    def signals(self, inputs: Tensor, batch: Batch) -> Signals:
+        """The stored signals of the batch's samples; ``inputs`` and ``batch.view`` are not looked at."""
+        view = None if batch.index is None else torch.zeros_like(batch.index)
+        return self.stored.signals(inputs, replace(batch, view=view))
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """All epochs are the same."""
+
+    def check(self) -> None:
+        """See ``CachedTeacher.check``."""
+        self.stored.check()
 
 
 def _rows_by_index(cache: TeacherCache, slots: Slots, index: Tensor) -> Tensor:

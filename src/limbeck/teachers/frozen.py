@@ -48,6 +48,12 @@ class FrozenTeacher:
             signals: Signals = self.network(inputs)
             return signals
 
+    def differentiable(self, inputs: Tensor) -> Tensor:
+        """Its logits (B, C), with their gradient by the inputs where that is asked for; its parameters get none."""
+        signals: Signals = self.network(inputs)
+        assert signals.logits is not None
+        return signals.logits
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """All epochs are the same."""
 
