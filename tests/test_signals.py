@@ -22,6 +22,8 @@ def full_signals() -> Signals:
         preactivations={"z": draw(3, 2, 4, 4), "a": draw(3, 2, 2, 2)},
         stem=draw(3, 1, 4, 4),
         embedding_map=draw(3, 5, 2, 2),
+        peers=draw(3, 2, 4),
+        trunk=draw(3, 6, 2, 2),
         mask=mask,
         constants={"classifier.weight": draw(4, 5), "classifier.bias": draw(4)},
     )
@@ -39,7 +41,7 @@ def full_batch() -> Batch:
 
 
 ROWS = {
-    *("logits", "embedding", "stem", "embedding_map"),
+    *("logits", "embedding", "stem", "embedding_map", "peers", "trunk"),
     *(f"{group}.{name}" for group in ("features", "preactivations") for name in "za"),
 }
 
@@ -117,6 +119,7 @@ def test_map_leaves_the_mask_and_absent_signals_alone() -> None:
             full_signals(),
             {
                 *("logits", "embedding", "features", "preactivations", "stem", "embedding_map", "mask"),
+                *("peers", "trunk"),
                 "classifier",
             },
         ),
