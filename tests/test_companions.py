@@ -266,6 +266,7 @@ def test_a_branch_that_diverges_harms_neither_trunk_nor_student(data: ImageData)
         torch.testing.assert_close(value, alone[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_student_that_diverges_ends_alone_in_a_comparison(data: ImageData) -> None:
     with pytest.raises(NonFiniteError, match=r"the term 'dml\.ce' became NaN or infinite at step 0"):
         train(data, "dml(peers='convnet_tiny')", f"{NETWORKS}:broken")
@@ -295,7 +296,13 @@ class Stop(Callback):
         raise Interrupted(2, loop.position.step, loop.folder)
 
 
-@pytest.mark.parametrize("objective", ["dml(peers='same, convnet(widths=[4, 8])')", "one(warmup_epochs=2)"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param("dml(peers='same, convnet(widths=[4, 8])')", marks=pytest.mark.slow),
+        "one(warmup_epochs=2)",
+    ],
+)
 def test_a_stopped_run_goes_on_to_the_same_weights_and_metrics(data: ImageData, tmp_path: Path, objective: str) -> None:
     folder: dict[str, Any] = {"runs_dir": tmp_path, "ema": 0.9, "clip_norm": 1.0, "log_steps": 3}
     whole = train(data, objective, name="whole", **folder)
@@ -318,6 +325,7 @@ def test_the_folder_has_the_student_alone_and_tells_what_trained_beside_it(data:
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["objective"] == "dml"
 
 
+@pytest.mark.slow
 def test_a_stage_without_them_lets_them_rest(data: ImageData) -> None:
     look = Look()
     stages = [{"objective": "kd", "epochs": 1}]
