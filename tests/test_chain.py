@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,8 +36,9 @@ def test_a_chain_is_its_links_one_after_the_other(teacher: str, data: ImageData,
     options = SETTINGS | {"runs_dir": tmp_path, "name": "student"}
     names = ["convnet(widths=[4, 8])", "convnet(widths=[4, 4])"]
     found = limbeck.distill(teacher, "convnet(widths=[2, 4])", data, assistants=names, **options)
-    first = limbeck.distill(teacher, names[0], data, **SETTINGS)
-    second = limbeck.distill(first.student, names[1], data, **SETTINGS)
+    # The assistants' seeds follow the student's.
+    first = limbeck.distill(teacher, names[0], data, seed=1, **SETTINGS)
+    second = limbeck.distill(first.student, names[1], data, seed=2, **SETTINGS)
     last = limbeck.distill(second.student, "convnet(widths=[2, 4])", data, **SETTINGS)
     assert all(
         torch.equal(one, other) for one, other in zip(weights(found.student), weights(last.student), strict=True)
@@ -76,6 +78,20 @@ def test_generations_of_one_network(data: ImageData) -> None:
     first = limbeck.train("convnet_tiny", data, epochs=1).student
     found = limbeck.distill(first, "convnet_tiny", data, assistants=["convnet_tiny", "convnet_tiny"], **SETTINGS)
     assert found.result.teacher_parameters == found.result.student_parameters
+
+
+def test_generations_start_from_different_weights(data: ImageData) -> None:
+    class First(limbeck.Callback):
+        def __init__(self) -> None:
+            self.seen: list[list[torch.Tensor]] = []
+
+        def on_start(self, loop: Any) -> None:
+            self.seen.append([value.clone() for value in weights(loop.trainable.student.network)])
+
+    watch, options = First(), SETTINGS | {"seed": 3}
+    teacher = limbeck.train("convnet_tiny", data, epochs=1, callbacks=[watch]).student
+    limbeck.distill(teacher, "convnet_tiny", data, assistants=["convnet_tiny"] * 2, callbacks=[watch], **options)
+    assert len({tuple(start[0].flatten().tolist()) for start in watch.seen}) == 4
 
 
 @pytest.mark.parametrize(

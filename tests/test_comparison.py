@@ -77,6 +77,8 @@ MANY: list[dict[str, Any]] = [
     {"objective": "simkd()"},
     {"objective": "alone", "weight_decay": 0.0},
     {"objective": "mlkd", "stages": [{"objective": "kd", "epochs": 1}]},
+    {"objective": "0.5*kd() + dml(peers='same, convnet(widths=[4, 8])')", "clip_norm": 0.5},
+    {"objective": "one(warmup_epochs=2)", "ema": 0.9},
 ]
 
 

@@ -12,14 +12,19 @@ from limbeck import CE, KD
 from limbeck.config import DistillSettings, TrainSettings
 from limbeck.engine.trainable import Stage
 from limbeck.errors import SettingError
-from limbeck.job import Job, job_of, stages_of
-from limbeck.objectives import Objective, WeightedSum, parse_objective
+from limbeck.job import Job, job_of, plan_of, stages_of
+from limbeck.objectives import Objective, Peers, WeightedSum, parse_objective
+
+
+def job(objective: str | Objective, **settings: Any) -> Job:
+    made = DistillSettings.make({"teacher": "resnet14", "student": "resnet8", "epochs": 9, **settings})
+    return Job("resnet8", "resnet14", objective, made)
 
 
 def stages(objective: str | Objective, **settings: Any) -> list[Stage]:
-    made = DistillSettings.make({"teacher": "resnet14", "student": "resnet8", "epochs": 9, **settings})
-    job = Job("resnet8", "resnet14", objective, made)
-    return stages_of(job, parse_objective(objective) if isinstance(objective, str) else objective)
+    return stages_of(
+        job(objective, **settings), parse_objective(objective) if isinstance(objective, str) else objective
+    )
 
 
 def facts(objective: str | Objective, **settings: Any) -> list[tuple[str, int, tuple[str, ...], float | None]]:
@@ -29,6 +34,30 @@ def facts(objective: str | Objective, **settings: Any) -> list[tuple[str, int, t
 
 
 BOTH = ("student", "objective")
+
+
+def trained(**settings: Any) -> Job:
+    return job_of(TrainSettings.make({"model": "resnet8", "epochs": 9, **settings}))
+
+
+def test_without_a_teacher_there_is_the_cross_entropy_or_an_objective_that_needs_none() -> None:
+    assert str(trained(label_smoothing=0.1).objective) == "ce(label_smoothing=0.1)"
+    assert trained(objective="dml").objective == "dml"
+    assert [job.on_labels for job in (trained(), trained(objective="dml"))] == [True, False]
+    with pytest.raises(SettingError, match=r"write it into the objective, as in 'ce\(label_smoothing=0\.1\)'"):
+        trained(objective="ce", label_smoothing=0.1)
+    for objective in ("kd", "dml + icd()"):
+        with pytest.raises(SettingError, match="learns from a teacher, and there is none; 'limbeck distill' has one"):
+            plan_of(trained(objective=objective))
+
+
+def test_all_stages_ask_for_the_same_companions() -> None:
+    first = {"objective": "ce + dml", "epochs": 1}
+    assert plan_of(job("dml", stages=[first])).companions == Peers(("same",))
+    assert plan_of(job("kd", stages=[first])).companions == Peers(("same",))
+    assert plan_of(job("kd")).companions is None
+    with pytest.raises(SettingError, match="each ask for other networks beside the student"):
+        _ = plan_of(job("one", stages=[first])).companions
 
 
 @pytest.mark.parametrize(

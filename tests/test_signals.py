@@ -23,6 +23,8 @@ def full_signals() -> Signals:
         stem=draw(3, 1, 4, 4),
         embedding_map=draw(3, 5, 2, 2),
         attacked=draw(3, 4),
+        peers=draw(3, 2, 4),
+        trunk=draw(3, 6, 2, 2),
         mask=mask,
         constants={"classifier.weight": draw(4, 5), "classifier.bias": draw(4)},
     )
@@ -41,7 +43,7 @@ def full_batch() -> Batch:
 
 
 ROWS = {
-    *("logits", "embedding", "stem", "embedding_map", "attacked"),
+    *("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk"),
     *(f"{group}.{name}" for group in ("features", "preactivations") for name in "za"),
 }
 
@@ -120,6 +122,7 @@ def test_map_leaves_the_mask_and_absent_signals_alone() -> None:
             {
                 "attacked",
                 *("logits", "embedding", "features", "preactivations", "stem", "embedding_map", "mask"),
+                *("peers", "trunk"),
                 "classifier",
             },
         ),

@@ -17,8 +17,8 @@ from limbeck.data import ImageData
 from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import SettingError
-from limbeck.job import Distilled, Job, Loaders
-from limbeck.objectives import CE, Objective
+from limbeck.job import Distilled, Job, Loaders, objective_of
+from limbeck.objectives import Objective
 
 Data = str | ImageData | Loaders | DataLoader[Any]
 
@@ -67,15 +67,14 @@ def train(
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Distilled:
-    """Train one network on labels, for example a teacher; the arguments are those of :func:`distill`.
+    """Train one network without a teacher, for example to be one; the arguments are those of :func:`distill`.
 
-    ``objective`` is cross-entropy when not given; it must not need a teacher. ``settings`` are those of
-    :class:`~limbeck.config.TrainSettings`.
+    ``objective`` is cross-entropy when not given; it must not need a teacher, as "dml" and "one" do not. ``settings`` are
+    those of :class:`~limbeck.config.TrainSettings`.
     """
-    made = TrainSettings.make(_with_names(settings, data, model=model))
-    if objective is None:
-        objective = CE(label_smoothing=made.label_smoothing)
-    job = Job(model, None, objective, made, _data(data))
+    words = {"objective": objective} if isinstance(objective, str) else {}
+    made = TrainSettings.make(_with_names(settings, data, model=model, **words))
+    job = Job(model, None, objective_of(made) if objective is None else objective, made, _data(data))
     return run(job, folder=made.name is not None, callbacks=callbacks)
 
 

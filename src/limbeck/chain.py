@@ -38,8 +38,9 @@ def run_with_assistants(
 ) -> Distilled:
     """Do a job as :func:`limbeck.distillation.run` does, after the assistants that its settings name.
 
-    Each assistant is a run of its own in ``NAME-assistants``, with the settings of the job, and learns from the one before it
-    (teacher assistants: arXiv 1902.03393). With ``resume`` those that are finished are taken as they are.
+    Each assistant is a run of its own in ``NAME-assistants``, with the settings of the job but the seeds that follow its own,
+    and learns from the one before it (teacher assistants: arXiv 1902.03393). With ``resume`` those that are finished are taken
+    as they are.
 
     Raises:
         SettingError: an assistant that is larger than its teacher, or a rule that does not exist; before anything is trained.
@@ -82,6 +83,8 @@ def _assistant(
     own = f"{number}-{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)}"
     settings = {"assistants": [], "taught_by": CHAIN, "student": name, "name": own, "resume": False}
     settings["objective"] = job.distill.assistant_objective or job.distill.objective
+    # Generations of one network (born-again, arXiv 1805.04770) must not all start from the same weights.
+    settings["seed"] = (job.settings.seed + number) % 2**32
     settings |= {"teacher": teacher} if isinstance(teacher, str) else {}
     objective = job.distill.assistant_objective or job.objective
     if home is not None:

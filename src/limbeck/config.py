@@ -215,12 +215,16 @@ class RunSettings(DataSettings):
 
 
 class TrainSettings(RunSettings):
-    """Train one network on labels alone, for example a teacher."""
+    """Train one network without a teacher, for example on labels alone to be one."""
 
     model: str | None = Field(
         default=None, description="Network ('limbeck list models'), with @FILE to start from weights."
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Label smoothing.")
+    objective: str | None = Field(
+        default=None,
+        description="Preset or expression that needs no teacher, such as dml or one; cross-entropy when not given.",
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
 
 
 class TeacherSettings(RunSettings):

@@ -251,6 +251,7 @@ def _write(
         else None,
         student_parameters=sum(parameter.numel() for parameter in network.parameters()),
         teacher_parameters=None if teacher is None else teacher.parameters,
+        extra_parameters=_extra(learner.trainable, network),
         seconds=round(loop.seconds if alone else outcome.own_seconds, 3),
         shared_seconds=None if alone else round(loop.shared_seconds, 3),
         shared_with=len(loop.learners),
@@ -268,6 +269,11 @@ def _write(
         state = network.state_dict() if isinstance(network, Projected) else learner.kept_state
         _keep(session, member, state, student_name, result, member.runs)
     return Distilled(network, result, None if member.runs is None else member.runs.path)
+
+
+def _extra(trainable: nn.Module, network: nn.Module) -> int:
+    kept = {id(parameter) for parameter in network.parameters()}
+    return sum(parameter.numel() for parameter in trainable.parameters() if id(parameter) not in kept)
 
 
 def _name_of(member: Member, network: nn.Module) -> str:
@@ -295,5 +301,5 @@ def default_name(plan: Plan) -> str:
     """What a run is called that was given no name."""
     job = plan.job
     label = job.objective if isinstance(job.objective, str) else str(plan.objective)
-    method = "alone" if job.teacher is None else label
+    method = "alone" if job.on_labels else label
     return run_name(job.settings.data, job.student_name, method, job.settings.seed)

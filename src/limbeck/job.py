@@ -17,6 +17,7 @@ from limbeck.data import ImageData
 from limbeck.engine.trainable import Stage
 from limbeck.errors import SettingError
 from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
+from limbeck.objectives.companions import Companions
 from limbeck.runs import Result
 
 
@@ -71,6 +72,8 @@ class Job:
             words |= {"objective": named(self.objective, str(objective))}
         elif isinstance(self.settings, TrainSettings):
             words |= {"model": student}
+            if not self.on_labels:
+                words |= {"objective": named(self.objective, str(objective))}
         return self.settings.model_copy(update=words)
 
     def with_settings(self, **values: Any) -> Job:
@@ -83,6 +86,11 @@ class Job:
         if isinstance(self.student, str):
             return self.student
         return type(self.student).__name__ if isinstance(self.student, nn.Module) else self.student.__name__
+
+    @property
+    def on_labels(self) -> bool:
+        """Whether it is trained on labels alone, as it is where no objective is given."""
+        return self.teacher is None and isinstance(self.objective, CE)
 
     @property
     def distill(self) -> DistillSettings:
@@ -108,6 +116,15 @@ class Plan:
         """Whether any of them asks a teacher."""
         return any(stage.objective.needs_teacher for stage in self.stages)
 
+    @property
+    def companions(self) -> Companions | None:
+        """The networks that learn beside the student, the same in all stages that want some.
+
+        Raises:
+            SettingError: objectives ask for different ones.
+        """
+        return WeightedSum([(1.0, stage.objective) for stage in self.stages]).companions()
+
 
 def plan_of(job: Job) -> Plan:
     """The plan of a job.
@@ -129,9 +146,25 @@ def job_of(settings: TrainSettings | DistillSettings) -> Job:
     settings.check_networks()
     if isinstance(settings, TrainSettings):
         assert settings.model is not None
-        return Job(settings.model, None, CE(label_smoothing=settings.label_smoothing), settings)
+        return Job(settings.model, None, objective_of(settings), settings)
     assert settings.student is not None
     return Job(settings.student, settings.teacher, settings.objective, settings)
+
+
+def objective_of(settings: TrainSettings) -> str | Objective:
+    """What a network is trained on without a teacher: the objective given, or the cross-entropy with the labels.
+
+    Raises:
+        SettingError: label smoothing is asked for of an objective that has its own settings.
+    """
+    if settings.objective is None:
+        return CE(label_smoothing=settings.label_smoothing)
+    if settings.label_smoothing:
+        raise SettingError(
+            "label_smoothing is of the cross-entropy that is trained on when no objective is given; write it into the "
+            f"objective, as in 'ce(label_smoothing={settings.label_smoothing:g})'."
+        )
+    return settings.objective
 
 
 def stages_of(job: Job, objective: Objective) -> list[Stage]:
@@ -140,7 +173,8 @@ def stages_of(job: Job, objective: Objective) -> list[Stage]:
     The main stage has 0 epochs where the settings leave the number to the data's recipe.
 
     Raises:
-        SettingError: nothing is left for the main stage, or a batch that must stay whole would be split.
+        SettingError: nothing is left for the main stage, a batch that must stay whole would be split, or there is no teacher
+            for an objective that needs one.
     """
     epochs = job.settings.epochs or 0  # filled in from the data's recipe once it is known
     main = objective if isinstance(objective, WeightedSum) else WeightedSum([(1.0, objective)])
@@ -150,6 +184,8 @@ def stages_of(job: Job, objective: Objective) -> list[Stage]:
     initial, main = _initial_stages(main)
     stages = [*first, *initial, Stage(main, epochs)]
     _check_accumulation(job.settings, stages)
+    if job.teacher is None:
+        _check_alone(stages)
     return stages
 
 
@@ -169,6 +205,15 @@ def _initial_stages(objective: WeightedSum) -> tuple[list[Stage], WeightedSum]:
             "as in 'ce + …', or give init_epochs=0 to train it in the main stage."
         )
     return initial, WeightedSum(rest) if len(rest) < len(objective.weights) else objective
+
+
+def _check_alone(stages: Sequence[Stage]) -> None:
+    for stage in stages:
+        if stage.objective.needs_teacher:
+            raise SettingError(
+                f"objective: '{stage.objective}' learns from a teacher, and there is none; 'limbeck distill' has one. "
+                "Without: ce, dml, one, and those of which 'limbeck explain' says 'no teacher'."
+            )
 
 
 def _check_accumulation(settings: RunSettings, stages: Sequence[Stage]) -> None:

@@ -182,7 +182,8 @@ class Result:
     seconds: of the whole run; where ``shared_with`` students shared a pass over the data, those that this one took alone,
     and ``shared_seconds`` those of the data and the teacher's answers that all of them shared. memory_mb: what this student
     took in such a pass, in MiB, by its tensors. teacher_calls: images that the teacher was asked about, where it had a budget;
-    the students of a comparison share them.
+    the students of a comparison share them. extra_parameters: numbers in training beside the student's that are not kept:
+    heads of objectives, peers, branches.
     """
 
     objective: str
@@ -208,6 +209,7 @@ class Result:
     shared_with: int = 1
     memory_mb: float | None = None
     teacher_calls: int | None = None
+    extra_parameters: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""

@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from limbeck.budget import ANSWERS, BudgetedTeaching, check_budget, check_views, without_samples
+from limbeck.companions import Companionship
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.data.seeds import mix
@@ -160,19 +161,21 @@ class Session:
         job = plan.job
         stages = [*plan.stages[:-1], Stage(plan.stages[-1].objective, self.epochs)]
         set_seed(job.settings.seed)
+        beside = Companionship(plan, self.around)
         network = self._open_student(plan, say)
         around, teaching = self.around, self.teaching if job.teacher is not None else None
         teacher = None if teaching is None else teaching.network
         names = connect(network, teacher, around.probe, needs=plan.needs, taps=job.distill.taps, say=say)
         task = around.task_of(network)
         seen = Seen(around.probe)
-        student = probe_signals(network.tapped, seen.by(task))
+        companions = beside.of(network, seen.by(task), say)
+        student = probe_signals(network.tapped, seen.by(task), companions)
         told = Signals() if teaching is None else teaching.of_probe(seen)
         check_classes({"student": student, "teacher": told}, around.feeds.classes, around.feeds.name, around.probe)
         told = told.renamed(names)
         set_seed(mix(job.settings.seed, _HEADS) % 2**32)
         self._build(plan, stages, (network, student), (teacher, told), names)
-        trainable = Trainable(network.tapped, stages).to(around.device)
+        trainable = Trainable(network.tapped, stages, companions).to(around.device)
         say(f"objective   {plan.objective}")
         random = RandomState.now()
         assert student.logits is not None

@@ -23,6 +23,8 @@ class Signals:
     stem: (B, channels, H, W) output of the first convolution.
     embedding_map: (B, D, H, W) map whose mean over the positions is the embedding.
     attacked: (B, C) logits for the attacked image of each sample, where ``Batch.attacked`` says that there is one.
+    peers: (B, K, C) logits of the K networks that learn beside a student, in the student's signals alone.
+    trunk: (B, channels, H, W) map at which a student's branches part.
     mask: (B, L) bool, True where a position counts; None when all do.
     constants: tensors that do not depend on the batch, in the signals of the probe alone: ``classifier.weight`` (C, D) and
         ``classifier.bias`` (C,) of the network, and for a pre-activation NAME the ``NAME.shift`` and ``NAME.scale``
@@ -36,6 +38,8 @@ class Signals:
     stem: Tensor | None = None
     embedding_map: Tensor | None = None
     attacked: Tensor | None = None
+    peers: Tensor | None = None
+    trunk: Tensor | None = None
     mask: Tensor | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -50,6 +54,8 @@ class Signals:
             stem=None if self.stem is None else function(self.stem),
             embedding_map=None if self.embedding_map is None else function(self.embedding_map),
             attacked=None if self.attacked is None else function(self.attacked),
+            peers=None if self.peers is None else function(self.peers),
+            trunk=None if self.trunk is None else function(self.trunk),
         )
 
     def with_attacked(self, places: Tensor) -> Signals:
@@ -91,7 +97,7 @@ class Signals:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that has a row for each sample, by a name that tells where it is."""
-        alone = ("logits", "embedding", "stem", "embedding_map", "attacked")
+        alone = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk")
         found = {name: getattr(self, name) for name in alone if _present(self, name)}
         for group in ("features", "preactivations"):
             found |= {f"{group}.{name}": value for name, value in getattr(self, group).items()}

@@ -16,7 +16,7 @@ from limbeck.signals import Signals
 
 _EMBEDDING = "embedding"
 _INPUT = ":input"
-_GROUPS = ("features", "preactivations", "stem", "embedding_map")
+_GROUPS = ("features", "preactivations", "stem", "embedding_map", "trunk")
 _Record = tuple[Tensor, int | None]
 
 
@@ -62,8 +62,8 @@ class Tapped(nn.Module):
         """Record one more map from now on; not once the module is compiled. What is recorded already stays as it is.
 
         Args:
-            group: the field of the signals: "features", "preactivations", "stem" or "embedding_map".
-            name: the name under which it is recorded there; for the last two the field's own name.
+            group: the field of the signals: "features", "preactivations", "stem", "embedding_map" or "trunk".
+            name: the name under which it is recorded there; for the last three the field's own name.
             path: a module's path for its output, or ``PATH:input`` for its input.
         """
         if self.paths[group].get(name) != path:
@@ -96,6 +96,7 @@ class Tapped(nn.Module):
             preactivations=maps["preactivations"],
             stem=maps["stem"].get("stem"),
             embedding_map=maps["embedding_map"].get("embedding_map"),
+            trunk=maps["trunk"].get("trunk"),
         )
 
     def close(self) -> None:

@@ -35,12 +35,14 @@ def sample_signals(
     *,
     embedding_size: int = 6,
     maps: Mapping[str, tuple[int, int]] = _STUDENT_MAPS,
+    peers: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Signals:
     """Random signals of a network for a batch of 8.
 
     Logits (8, 5), those of attacked images, an embedding, a stem, two stages before and after their ReLU, and the constants of
-    a network with such signals. ``maps`` gives (channels, side) of each stage.
+    a network with such signals. ``maps`` gives (channels, side) of each stage. With ``peers`` there are the logits of so many
+    networks beside it, and a trunk, which is the first stage.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -53,14 +55,17 @@ def sample_signals(
     constants = {"classifier.weight": draw(CLASSES, embedding_size), "classifier.bias": draw(CLASSES)}
     for name, (channels, _) in maps.items():
         constants |= {f"{name}.shift": draw(channels), f"{name}.scale": draw(channels)}
+    stem = draw(BATCH, _STEM[0], _STEM[1], _STEM[1])
     return Signals(
         logits=logits,
         embedding=embedding,
         embedding_map=embedding_map * 4,
         features={name: value.relu() for name, value in before.items()},
         preactivations=before,
-        stem=draw(BATCH, _STEM[0], _STEM[1], _STEM[1]),
+        stem=stem,
         attacked=draw(BATCH, CLASSES),
+        peers=draw(BATCH, peers, CLASSES) if peers else None,
+        trunk=next(iter(before.values())).relu() if peers else None,
         constants=constants,
     )
 
@@ -90,11 +95,12 @@ def build_for_samples(objective: Objective, dtype: torch.dtype = torch.float32, 
     torch.manual_seed(seed)
     if "index" in objective.needs:
         objective.set_training_labels(torch.cat([sample_batch().labels, torch.arange(32) % CLASSES]))
-    objective.build(_student(dtype), _teacher(objective, dtype))
+    objective.build(_student(objective, dtype), _teacher(objective, dtype))
 
 
-def _student(dtype: torch.dtype = torch.float32) -> Signals:
-    return sample_signals(1, dtype=dtype)
+def _student(objective: Objective, dtype: torch.dtype = torch.float32) -> Signals:
+    asked = objective.companions()
+    return sample_signals(1, peers=0 if asked is None else asked.count, dtype=dtype)
 
 
 def _teacher(objective: Objective, dtype: torch.dtype = torch.float32) -> Signals:
@@ -133,7 +139,8 @@ def loss_of(objective: Callable[..., dict[str, Tensor]], student: Signals, teach
 def check_finite(expression: str) -> None:
     """Values and gradients are finite in float32 and under bfloat16 autocast, and the loss is a float32 scalar."""
     for autocast in (False, True):
-        objective, student = built(expression), _learning(_student())
+        objective = built(expression)
+        student = _learning(_student(objective))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             terms = objective(student, _teacher(objective), sample_batch())
         assert all(term.shape == () for term in terms.values()), f"{expression}: the terms must be scalars"
@@ -147,7 +154,8 @@ def check_finite(expression: str) -> None:
 
 def check_student_learns(expression: str) -> None:
     """At least one of the student's signals gets a gradient that is not zero."""
-    objective, student = built(expression), _learning(_student())
+    objective = built(expression)
+    student = _learning(_student(objective))
     loss_of(objective, student, _teacher(objective), sample_batch()).backward()
     assert any(t.grad is not None and t.grad.abs().sum() > 0 for t in _tensors(student)), (
         f"{expression}: teaches nothing"
@@ -159,14 +167,14 @@ def check_teacher_fixed(expression: str) -> None:
     objective = built(expression)
     for part in _parts(objective):
         teacher = _learning(_teacher(objective))
-        loss_of(part, _learning(_student()), teacher, sample_batch()).backward()
+        loss_of(part, _learning(_student(objective)), teacher, sample_batch()).backward()
         assert all(t.grad is None for t in _tensors(teacher)), f"{part}: the teacher got a gradient"
 
 
 def check_parameters_learn(expression: str) -> None:
     """Every parameter of the objective gets a gradient that is not zero, but those in ``dead_parameters``."""
     objective = built(expression)
-    loss_of(objective, _learning(_student()), _teacher(objective), sample_batch()).backward()
+    loss_of(objective, _learning(_student(objective)), _teacher(objective), sample_batch()).backward()
     for name, parameter in objective.named_parameters():
         moved = parameter.grad is not None and float(parameter.grad.abs().sum()) > 1e-6
         assert moved != (name in objective.dead_parameters), (
@@ -178,7 +186,7 @@ def check_zero_when_equal(expression: str) -> None:
     """Parts that say so are zero for a student whose signals are the teacher's."""
     for _, _, part in parse_objective(expression).entries():
         if part.zero_when_equal:
-            signals = _learning(_student())
+            signals = _learning(_student(part))
             part.build(signals, signals)
             loss = loss_of(part, signals, signals.detach(), sample_batch())
             assert loss.abs() < 1e-6, f"{part}: is {loss.item()} for student = teacher"
@@ -198,7 +206,7 @@ def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def check_permutation(expression: str) -> None:
     """The order of the samples in a batch does not matter, unless ``order_free`` is False: then it does."""
     objective, order = built(expression, torch.float64), torch.randperm(BATCH)
-    student, teacher, batch = _student(torch.float64), _teacher(objective, torch.float64), sample_batch()
+    student, teacher, batch = _student(objective, torch.float64), _teacher(objective, torch.float64), sample_batch()
     plain = _terms_of(objective, student, teacher, batch)
     shuffled = _terms_of(objective, student.map(lambda v: v[order]), teacher.map(lambda v: v[order]), batch[order])
     assert _equal(plain, shuffled) == objective.order_free, (
@@ -210,7 +218,7 @@ def check_permutation(expression: str) -> None:
 def check_micro_batches(expression: str) -> None:
     """Two halves of a batch average to the whole, unless ``batch_coupled`` says that they do not."""
     objective = built(expression, torch.float64)
-    student, teacher, batch = _student(torch.float64), _teacher(objective, torch.float64), sample_batch()
+    student, teacher, batch = _student(objective, torch.float64), _teacher(objective, torch.float64), sample_batch()
     whole = _terms_of(objective, student, teacher, batch)
     half = BATCH // 2
     first, second = (
@@ -244,7 +252,7 @@ def check_state_dict(expression: str) -> None:
     """Saved and loaded, or copied, it computes the same; after a first call too, which may leave something behind."""
     objective = built(expression)
     teacher = _teacher(objective)
-    loss_of(objective, _student(), teacher, sample_batch())
+    loss_of(objective, _student(objective), teacher, sample_batch())
     buffer = io.BytesIO()
     torch.save(objective.state_dict(), buffer)
     buffer.seek(0)
@@ -253,9 +261,9 @@ def check_state_dict(expression: str) -> None:
     build_for_samples(loaded, seed=1)
     loaded.load_state_dict(torch.load(buffer, weights_only=True))
     others = (loaded, copy.deepcopy(objective))
-    expected = loss_of(objective, _student(), teacher, sample_batch())
+    expected = loss_of(objective, _student(objective), teacher, sample_batch())
     for other in others:
-        assert torch.equal(loss_of(other, _student(), teacher, sample_batch()), expected), (
+        assert torch.equal(loss_of(other, _student(objective), teacher, sample_batch()), expected), (
             f"{expression}: changed by saving"
         )
 
@@ -271,11 +279,12 @@ def check_expression(expression: str) -> None:
 
 def check_compiles(expression: str) -> None:
     """``torch.compile`` takes it without a graph break, and the value and gradients stay the same."""
-    objective, student = built(expression), _learning(_student())
+    objective = built(expression)
+    student = _learning(_student(objective))
     other, teacher = copy.deepcopy(objective), _teacher(objective)
     plain = loss_of(objective, student, teacher, sample_batch())
     plain.backward()
-    compiled_student = _learning(_student())
+    compiled_student = _learning(_student(objective))
     torch.compiler.reset()
     compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
     try:
@@ -373,7 +382,7 @@ class _Heads(nn.Module):
 def _whole_batch(expression: str) -> tuple[Tensor, dict[str, Tensor]]:
     objective = built(expression)
     module = _Heads(objective)
-    loss = module(_student(), _teacher(objective), sample_batch())
+    loss = module(_student(objective), _teacher(objective), sample_batch())
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
@@ -386,7 +395,7 @@ def _compare_with_whole(expression: str, rank: int, expected: Tensor, gradients:
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in gradients)
     parallel = nn.parallel.DistributedDataParallel(module)
-    loss = parallel(_rows(_student(), rows), teacher, sample_batch()[rows])
+    loss = parallel(_rows(_student(objective), rows), teacher, sample_batch()[rows])
     loss.backward()
     mean = loss.detach().clone()
     dist.all_reduce(mean)

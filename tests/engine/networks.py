@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from limbeck.models import InputSpec
+
 
 class Small(nn.Module):
     """Two layers without batch statistics; with dropout it uses random numbers in every step."""
@@ -40,4 +42,31 @@ def diverging(*, num_classes: int, in_channels: int) -> nn.Module:
     network = small(num_classes=num_classes, in_channels=in_channels)
     with torch.no_grad():
         network.head.weight.mul_(1e30)
+    return network
+
+
+def two_stages(*, num_classes: int, in_channels: int) -> nn.Module:
+    """A stage of 4×4 positions and one of 2×2, without batch statistics."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24, num_classes),
+    )
+
+
+def broken(*, num_classes: int, in_channels: int) -> nn.Module:
+    """It answers with NaN."""
+    network = small(num_classes=num_classes, in_channels=in_channels)
+    with torch.no_grad():
+        network.body[0].weight.mul_(torch.nan)
+    return network
+
+
+def wants_larger(*, num_classes: int, in_channels: int) -> nn.Module:
+    """It declares images of 16×16 pixels."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256 * in_channels, num_classes))
+    setattr(network, "input_spec", InputSpec((0.5,), (0.5,), (16, 16), "bilinear"))  # noqa: B010
     return network

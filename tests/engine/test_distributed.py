@@ -97,6 +97,27 @@ def test_two_processes_share_one_budget(server: Any, tmp_path: Path) -> None:
     assert json.loads((two / "result.json").read_text())["teacher_calls"] == 96
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("objective", "terms"),
+    [
+        (
+            "dml(peers='same, tests.engine.networks:small')",
+            ("dml.ce", "dml.mutual", "dml.peer1.ce", "dml.peer2.mutual"),
+        ),
+        # The gate's batch norm is over the samples of both.
+        ("one(warmup_epochs=0)", ("one.ce", "one.from_ensemble", "one.ensemble.ce", "one.branch2.ce")),
+    ],
+)
+def test_two_processes_have_the_companions_of_one(
+    server: Any, tmp_path: Path, objective: str, terms: tuple[str, ...]
+) -> None:
+    changes = {"objective": objective, "student": "tests.engine.networks:two_stages"}
+    train(tmp_path / "one", changes)
+    two = train_in_two(server, tmp_path / "two", changes)
+    check_equal(tmp_path / "one" / "run", two, (*terms, "loss", "train_accuracy"))
+
+
 def compare(folder: Path, changes: dict[str, Any], place: dict[str, str] | None = None) -> None:
     torch.set_num_threads(1)
     os.environ.update(place or {})

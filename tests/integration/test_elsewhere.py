@@ -67,15 +67,24 @@ class Distilled(nn.Module):
         teacher = tapped(4 if equal else 8, seed=2).eval().requires_grad_(False)
         self.teach = teacher.forward
         self.objective.set_training_labels(labels())
+        asked = self.objective.companions()
+        self.peers = nn.ModuleList(tapped(4, seed=3 + number) for number in range(asked.count if asked else 0))
         with torch.no_grad():
             known = replace(self.teach(images()), constants=constants(teacher.network))
-            self.objective.build(self.student(images()), known)
+            self.objective.build(self.learn(images()), known)
+
+    def learn(self, pixels: Tensor) -> Signals:
+        student: Signals = self.student(pixels)
+        if not self.peers:
+            return student
+        peers = torch.stack([peer(pixels).logits for peer in self.peers], dim=1)
+        return replace(student, peers=peers, trunk=student.features["stage1"])
 
     def forward(self, pixels: Tensor, classes: Tensor, index: Tensor) -> dict[str, Tensor]:
         batch = Batch(pixels, classes, index=index)
         with torch.no_grad():
             teacher: Signals = self.teach(pixels)
-        return self.objective(self.student(pixels), teacher, batch)
+        return self.objective(self.learn(pixels), teacher, batch)
 
     def loss(self, pixels: Tensor, classes: Tensor, index: Tensor) -> Tensor:
         return torch.stack(list(self(pixels, classes, index).values())).sum()

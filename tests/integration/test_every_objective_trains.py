@@ -32,7 +32,9 @@ def expression(name: str) -> str:
 # They compare with a memory that fills as the run goes, and their loss is a cross-entropy over more and more rows: what
 # must fall there is the cross-entropy with the labels beside it.
 MEMORIES = {"crd", "rrd"}
-EXPRESSIONS = {name: expression(name) for name, cls in objectives().items() if cls.needs_teacher}
+EXPRESSIONS = {
+    name: expression(name) for name, cls in objectives().items() if cls.needs_teacher or "peers" in cls.needs
+}
 # Its own preset is without labels, and teaches the classifier nothing.
 EXPRESSIONS["infoflow"] = presets()["infoflow+ce"]
 EXPRESSIONS["fitnet in two stages"] = "ce + kd(temperature=4) + 100*fitnet(init_epochs=1)"
@@ -73,8 +75,8 @@ def distil(name: str, watch: Watch, /, **settings: Any) -> limbeck.Distilled:
     return limbeck.distill(teacher(large), small, "digits", EXPRESSIONS[name], callbacks=[watch], **everything)
 
 
-# One of each kind: embeddings, memories, first stages of both kinds, maps, a new classifier, two views.
-SAMPLE = ("icd", "crd", "ab", "ft", "at", "simkd", "all views")
+# One of each kind: embeddings, memories, first stages of both kinds, maps, a new classifier, two views, peers, branches.
+SAMPLE = ("icd", "crd", "ab", "ft", "at", "simkd", "all views", "dml", "one")
 CASES = [pytest.param(name, marks=[] if name in SAMPLE else [pytest.mark.slow]) for name in EXPRESSIONS]
 
 

@@ -48,6 +48,10 @@ EXPRESSIONS = [
     "lskd(bss())",
     "rtk(keys=3, dim=8, entropy_floor=0.5)",
     "rtk(keys=1, detach_attention=True)",
+    "dml(peers='same, resnet8, resnet14')",
+    "0.5*dml() + kd()",
+    "one(branches=1)",
+    "one(branches=2, temperature=1, warmup_epochs=0)",
 ]
 
 

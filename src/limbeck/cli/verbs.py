@@ -59,13 +59,14 @@ _ALL = (
     Verb(
         name="train",
         section="Work",
-        help="Train one network on labels alone, for example a teacher.",
+        help="Train one network without a teacher, for example on labels alone to be one.",
         settings="limbeck.config:TrainSettings",
         handler="limbeck.cli.train:train",
         recipe=True,
         examples=(
             ("a teacher for CIFAR-100", "limbeck train --data cifar100 --model resnet32x4 --name teacher"),
             ("the same on your own image folder", "limbeck train --data photos/ --model timm:resnet50@pretrained"),
+            ("with a peer, which teach each other", "limbeck train --data cifar100 --model resnet32 --objective dml"),
         ),
     ),
     Verb(

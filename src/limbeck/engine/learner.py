@@ -189,8 +189,9 @@ class Learner:
         On the CPU of one process, where looking is free, raises NonFiniteError for a term that is not finite.
         """
         with self.stopwatch:
+            self.trainable.shield()
             if self.settings.clip_norm is not None:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+                self._clip(self.settings.clip_norm)
             self.meter.add(self._terms, self._correct, samples, step)
             if self.device.type == "cpu" and self.accelerator.num_processes == 1:
                 self._finite(self.meter.check, step)
@@ -199,6 +200,15 @@ class Learner:
             self.trainable.objective.after_step()
             if self.ema is not None:
                 self.ema.update(self.trainable.student)
+
+    def _clip(self, norm: float) -> None:
+        """Clip the gradients of the student with its heads; those of each network beside it by a norm of its own."""
+        apart = self.trainable.apart()
+        theirs = {id(parameter) for network in apart for parameter in network.parameters()}
+        ours = [p for p in self.model.parameters() if id(p) not in theirs] if apart else self.model.parameters()
+        self.accelerator.clip_grad_norm_(ours, norm)
+        for network in apart:
+            nn.utils.clip_grad_norm_(network.parameters(), norm)
 
     def metrics(self, step: int) -> dict[str, float]:
         """Means since the last call, fetched from the device; empty before any step. Raises NonFiniteError."""

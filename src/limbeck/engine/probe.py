@@ -8,16 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from limbeck.engine.trainable import Stage, Trainable
+from limbeck.engine.trainable import Stage, Trainable, with_peers
 from limbeck.errors import SignalError
 from limbeck.signals import Batch, Signals
 from limbeck.taps import Tapped, evaluating
 
 
-def probe_signals(network: Tapped, inputs: Tensor) -> Signals:
-    """A network's signals for its inputs, in eval mode and without gradient."""
+def probe_signals(network: Tapped, inputs: Tensor, companions: nn.Module | None = None) -> Signals:
+    """A network's signals for its inputs, in eval mode and without gradient, with those of the networks beside it."""
     with evaluating(network), torch.no_grad():
         signals: Signals = network(inputs)
+        if companions is not None:
+            with evaluating(companions):
+                signals = with_peers(companions, inputs, signals)
         return signals
 
 

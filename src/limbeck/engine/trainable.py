@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -17,7 +17,8 @@ from limbeck.taps import Tapped
 class Stage:
     """What trains, on which objective, for how long. A run is a list of stages.
 
-    trains: of "student" and "objective" (its heads). What does not train is in eval mode and keeps its weights.
+    trains: of "student" and "objective" (its heads, and the networks beside the student). What does not train is in eval mode
+        and keeps its weights.
     lr, schedule: the run's when None.
     """
 
@@ -29,16 +30,21 @@ class Stage:
 
 
 class Trainable(nn.Module):
-    """Student and objectives of all stages in one module.
+    """Student, objectives of all stages and the networks that learn beside the student in one module.
 
     The optimizer, DDP or FSDP, ``torch.compile``, the moving average and the checkpoint all see this module, and so all that
     trains and nothing else. Its forward returns the weighted terms of the active stage's objective and the student's
     detached logits.
+
+    Args:
+        companions: from the student's inputs and signals to the (B, K, C) logits of the networks beside it, which are in its
+            ``networks``; None where no objective asks for any.
     """
 
-    def __init__(self, student: Tapped, stages: Sequence[Stage]) -> None:
+    def __init__(self, student: Tapped, stages: Sequence[Stage], companions: nn.Module | None = None) -> None:
         super().__init__()
         self.student = student
+        self.companions = companions
         self.objectives = nn.ModuleList(stage.objective for stage in stages)
         self._trains = [stage.trains for stage in stages]
         # What its owner froze stays frozen.
@@ -55,9 +61,15 @@ class Trainable(nn.Module):
     def forward(self, inputs: Tensor, teacher: Signals, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         student: Signals = self.student(inputs) if self.objective.needs_student else Signals()
         if batch.attacked is not None:
-            student = student.with_attacked(batch.attacked)
+            student, inputs = student.with_attacked(batch.attacked), inputs[: len(batch)]
+        if self._has_company:
+            student = with_peers(self.companions, inputs, student)
         terms = self.objective(student, teacher, batch)
         return terms, None if student.logits is None else student.logits.detach()
+
+    @property
+    def _has_company(self) -> bool:
+        return self.companions is not None and "peers" in self.objective.needs
 
     def activate(self, stage: int) -> None:
         """Switch to a stage: its objective computes the loss, and only what it trains asks for gradients."""
@@ -65,6 +77,23 @@ class Trainable(nn.Module):
         self._unfreeze_student("student" in self._trains[stage])
         for number, objective in enumerate(self.objectives):
             objective.requires_grad_(number == stage and "objective" in self._trains[stage])
+        if self.companions is not None:
+            self.companions.requires_grad_(self._has_company and "objective" in self._trains[stage])
+
+    def apart(self) -> list[nn.Module]:
+        """The networks beside the student, whose gradients are theirs alone."""
+        if self.companions is None:
+            return []
+        networks = self.companions.networks
+        assert isinstance(networks, nn.ModuleList)
+        return list(networks)
+
+    def shield(self) -> None:
+        """Take what is not finite out of the gradients of networks that have diverged: the student's stay as they are."""
+        for network in self.apart():
+            for parameter in network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
     @property
     def new_classifier(self) -> nn.Module | None:
@@ -111,6 +140,8 @@ class Trainable(nn.Module):
         if mode:
             self.student.train("student" in self._trains[self.stage])
             self.objective.train("objective" in self._trains[self.stage])
+            if self.companions is not None:
+                self.companions.train("objective" in self._trains[self.stage])
         return self
 
     def no_weight_decay(self) -> set[str]:
@@ -119,7 +150,13 @@ class Trainable(nn.Module):
         for number, objective in enumerate(self.objectives):
             assert isinstance(objective, Objective)
             exempt |= {f"objectives.{number}.{name}" for name in objective.no_weight_decay()}
-        own = getattr(self.student.network, "no_weight_decay", None)  # the convention of timm
-        if callable(own):
-            exempt |= {f"student.network.{name}" for name in own()}
+        for prefix, network in (("student.network", self.student.network), ("companions", self.companions)):
+            own = getattr(network, "no_weight_decay", None)  # the convention of timm
+            if callable(own):
+                exempt |= {f"{prefix}.{name}" for name in own()}
         return exempt
+
+
+def with_peers(companions: nn.Module | None, inputs: Tensor, student: Signals) -> Signals:
+    """The student's signals with the logits of the networks beside it, where there are any."""
+    return student if companions is None else replace(student, peers=companions(inputs, student))

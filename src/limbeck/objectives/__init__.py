@@ -7,9 +7,11 @@ from limbeck.objectives.base import InitialStage, Objective, Paper, WeightedSum
 from limbeck.objectives.cc import CC
 from limbeck.objectives.ce import CE
 from limbeck.objectives.ckd import CKD
+from limbeck.objectives.companions import Branches, Peers
 from limbeck.objectives.crd import CRD
 from limbeck.objectives.dist import DIST
 from limbeck.objectives.dkd import DKD
+from limbeck.objectives.dml import DML
 from limbeck.objectives.fitnet import FitNet
 from limbeck.objectives.fsp import FSP
 from limbeck.objectives.ft import FT
@@ -21,6 +23,7 @@ from limbeck.objectives.lskd import LSKD
 from limbeck.objectives.mlkd import MLKD
 from limbeck.objectives.nst import NST
 from limbeck.objectives.ofd import OFD
+from limbeck.objectives.one import ONE
 from limbeck.objectives.pkt import PKT
 from limbeck.objectives.r2kd import R2KD
 from limbeck.objectives.registry import objective_class, objectives, parse_objective, presets
@@ -46,6 +49,7 @@ __all__ = [
     "CRD",
     "DIST",
     "DKD",
+    "DML",
     "FSP",
     "FT",
     "ICD",
@@ -55,6 +59,7 @@ __all__ = [
     "MLKD",
     "NST",
     "OFD",
+    "ONE",
     "PKT",
     "R2KD",
     "RKD",
@@ -65,12 +70,14 @@ __all__ = [
     "VID",
     "WSLD",
     "After",
+    "Branches",
     "Decay",
     "FitNet",
     "InfoFlow",
     "InitialStage",
     "Objective",
     "Paper",
+    "Peers",
     "Ramp",
     "ReviewKD",
     "Schedule",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import SettingError, SignalError, is_finite
+from limbeck.objectives.companions import Companions
 from limbeck.objectives.registry import register
 from limbeck.objectives.schedules import Schedule, Weight, weight_text
 from limbeck.signals import Batch, Signals, paired
@@ -69,8 +70,9 @@ class Objective(nn.Module):
     Class attributes:
         needs: checked before the first step; of ``labels``, ``logits``, ``embedding``, ``index`` (of each sample in the
             training set), ``features`` and ``preactivations`` (maps of stages that both networks have), ``stages`` (maps of
-            the stages of both, matched or not), ``stem``, ``embedding_map``, ``classifier`` (the teacher's weights) and
-            ``attack`` (images attacked on the teacher, as ``attack`` says).
+            the stages of both, matched or not), ``stem``, ``embedding_map``, ``classifier`` (the teacher's weights), ``attack``
+            (images attacked on the teacher, as ``attack`` says), ``peers`` (logits of the networks that :meth:`companions`
+            asks for) and ``trunk`` (where the student's branches part).
         needs_teacher: False for losses of the student alone.
         needs_student: False for losses of the teacher's signals alone, as in a first stage that trains a head on them.
         batch_coupled: True when the loss of a sample depends on the others in the batch. Such a batch is not silently split
@@ -142,6 +144,10 @@ class Objective(nn.Module):
 
     def set_epochs(self, epochs: int) -> None:
         """Told how many epochs its stage has, before the first of them."""
+
+    def companions(self) -> Companions | None:
+        """The networks that it wants to learn beside the student; their logits are the student's ``peers``."""
+        return None
 
     def start_epoch(self, epoch: int) -> None:
         """Told the number of the epoch that begins, from 1 in each stage; for weights that change over time."""
@@ -277,6 +283,8 @@ _HOW_TO_GIVE = {
     "embedding_map": "no map was found whose mean over the positions is the classifier's input.",
     "classifier": "its logits must come from one linear layer.",
     "logits": "the network returns none.",
+    "peers": "no networks learn beside it; limbeck's own runs make them, a loop of yours gives them in Signals.peers.",
+    "trunk": "no map is known at which its branches part; limbeck's own runs tap it, a loop of yours gives Signals.trunk.",
 }
 _PAIRED = ("features", "preactivations")
 
@@ -377,6 +385,14 @@ class WeightedSum(Objective):
         if len(heads) > 1:
             raise SettingError(f"'{self}': two objectives would replace the student's classifier.")
         return heads[0] if heads else None
+
+    def companions(self) -> Companions | None:
+        asked = {str(part): wanted for _, _, part in self.entries() if (wanted := part.companions()) is not None}
+        if len(set(asked.values())) > 1:
+            raise SettingError(
+                f"{' and '.join(asked)} each ask for other networks beside the student; take one of them, or the same peers."
+            )
+        return next(iter(asked.values()), None)
 
     def monitors(self) -> dict[str, Tensor]:
         weights = {f"weight.{self.keys[i]}": getattr(self, f"weight{i}").clone() for i, _ in self._schedules()}
