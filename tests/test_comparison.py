@@ -323,6 +323,22 @@ def test_a_resumed_comparison_has_the_same_students(tmp_path: Path) -> None:
         compare(tmp_path, objectives=["kd"], resume=True)
 
 
+def test_students_that_teach_each_other_need_no_teacher(tmp_path: Path) -> None:
+    changes = {"teacher": None, "objectives": ["dml"], "epochs": 1}
+    done = compare(tmp_path, **changes)
+    assert set(done.results) == {"alone-seed0", "dml-seed0"}
+    assert [(row.label, row.baseline) for row in done.rows] == [("student alone", True), ("dml", False)]
+    alone = run(job_of(read_settings(tmp_path / "all" / "dml-seed0").model_copy(update={"runs_dir": tmp_path / "one"})))
+    assert alone.folder is not None
+    assert same(tmp_path / "all" / "dml-seed0", alone.folder)
+    for wrong, said in (
+        ({"objectives": ["dml", "kd"]}, "teacher is not given.*'kd'"),
+        ({"teacher_budget": 64}, "teacher_budget is of a teacher"),
+    ):
+        with pytest.raises(SettingError, match=said):
+            compare(tmp_path, **{**changes, **wrong, "name": "other"})
+
+
 # -- what comes out ----------------------------------------------------------------------------------------------------
 
 

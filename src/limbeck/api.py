@@ -79,7 +79,7 @@ def train(
 
 
 def compare(
-    teacher: nn.Module | str | Combination,
+    teacher: nn.Module | str | Combination | None,
     students: Student | Sequence[Student],
     data: Data = "digits",
     objectives: Sequence[Objective | str] | str = ("icd", "icd+kd"),
@@ -95,7 +95,7 @@ def compare(
     ``baselines=False``.
 
     Args:
-        teacher, data, callbacks: as for :func:`distill`.
+        teacher, data, callbacks: as for :func:`distill`; None for objectives that need no teacher, such as ``dml``.
         students: names, or functions without arguments that make a network anew; one or several.
         objectives: objectives, presets or expressions; text may hold several with commas between them, and ranges.
         settings: any of :class:`~limbeck.config.CompareSettings`, such as ``seeds=5, epochs=240``. A folder is written when
@@ -117,7 +117,8 @@ def compare(
             raise SettingError(f"{name} is given twice.")
     made = CompareSettings.make({**values, "student": names, "objectives": texts})
     words = {"data": data.name} if isinstance(data, ImageData) else {} if isinstance(data, str) else {"data": "loader"}
-    made = made.model_copy(update={**words, "teacher": made.teacher or teacher_name(teacher)})
+    called = None if teacher is None else made.teacher or teacher_name(teacher)
+    made = made.model_copy(update={**words, "teacher": called})
     contest = Contest(made, teacher, several, listed, _data(data))
     return run_comparison(contest, folder=made.name is not None, callbacks=callbacks)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -46,6 +46,11 @@ class Settings(BaseModel):
     def dump(self) -> str:
         """The settings as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def not_named(network: str) -> str:
+    """The sentence for a "teacher", "student" or "model" that is not given."""
+    return f"{network} is not given; name a network, as in --{network} {_NETWORKS[network]} ('limbeck list models')."
 
 
 def _sentence(cls: type[BaseModel], source: str, problem: Any) -> str:
@@ -200,13 +205,14 @@ class RunSettings(DataSettings):
             name for name, value in (("channels_last", None), ("precision", "auto")) if getattr(self, name) == value
         }
 
+    may_lack: ClassVar[frozenset[str]] = frozenset()
+    """Networks that need not be named."""
+
     def check_networks(self) -> None:
         """Raise SettingError for a network that must be named and is not."""
-        for name, example in _NETWORKS.items():
-            if name in type(self).model_fields and not getattr(self, name):
-                raise SettingError(
-                    f"{name} is not given; name a network, as in --{name} {example} ('limbeck list models')."
-                )
+        for name in _NETWORKS:
+            if name in type(self).model_fields and name not in self.may_lack and not getattr(self, name):
+                raise SettingError(not_named(name))
 
     @property
     def data_seed(self) -> int:
@@ -304,6 +310,8 @@ class MemberSettings(Settings):
 
 class CompareSettings(TeacherSettings):
     """Teach many students of one teacher at once, and tell which differences are real."""
+
+    may_lack = frozenset({"teacher"})  # contest.py looks whether an objective needs one
 
     student: list[str] = Field(default=[], description="Student networks ('limbeck list models').")
     objectives: list[str] = Field(

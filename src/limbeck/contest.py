@@ -10,12 +10,19 @@ from typing import Any
 from torch import nn
 
 from limbeck.combination import Combination
-from limbeck.config import CompareSettings, DistillSettings, MemberSettings, TeacherSettings, TrainSettings
+from limbeck.config import (
+    CompareSettings,
+    DistillSettings,
+    MemberSettings,
+    TeacherSettings,
+    TrainSettings,
+    not_named,
+)
 from limbeck.data import ImageData
 from limbeck.errors import SettingError
 from limbeck.expression import split_at_commas
 from limbeck.job import Job, Loaders
-from limbeck.objectives import CE, Objective
+from limbeck.objectives import CE, Objective, parse_objective
 from limbeck.objectives.expand import expand_objectives, objective_identity
 from limbeck.runs import run_name
 
@@ -27,10 +34,13 @@ _BASELINE = "kd"
 
 @dataclass(frozen=True)
 class Contest:
-    """What is compared. Networks may be text; students also functions that make them; objectives text or objects."""
+    """What is compared. Networks may be text; students also functions that make them; objectives text or objects.
+
+    teacher: None where students learn from labels and from each other alone.
+    """
 
     settings: CompareSettings
-    teacher: str | nn.Module | Combination
+    teacher: str | nn.Module | Combination | None
     students: Sequence[Student]
     objectives: Sequence[str | Objective]
     data: ImageData | Loaders | None = None
@@ -55,10 +65,9 @@ def contest_of(settings: CompareSettings) -> Contest:
     """The contest that settings from a recipe or the command line describe.
 
     Raises:
-        SettingError: no teacher or no student is named.
+        SettingError: no student is named.
     """
     settings.check_networks()
-    assert settings.teacher is not None
     students = [name for text in settings.student for name in split_at_commas(text, "student")]
     return Contest(settings, settings.teacher, students, settings.objectives)
 
@@ -67,20 +76,36 @@ def entries_of(contest: Contest) -> list[Entry]:
     """The kinds of students, the baselines first, each with a name of its own.
 
     Raises:
-        SettingError: an objective that cannot be read or stands for another one's twin, or nothing to compare.
+        SettingError: an objective that cannot be read or stands for another one's twin, nothing to compare, or a setting of the
+            teacher where there is none.
     """
     texts = [objective for objective in contest.objectives if isinstance(objective, str)]
     objects = [objective for objective in contest.objectives if isinstance(objective, Objective)]
     objectives: list[str | Objective] = [*(expand_objectives(texts) if texts else []), *objects]
+    if contest.teacher is None:
+        _check_no_teacher(contest.settings, objectives)
     if contest.settings.baselines and contest.students:
         named = {objective_identity(str(objective)) for objective in objectives}
-        objectives = [ALONE, *([] if objective_identity(_BASELINE) in named else [_BASELINE]), *objectives]
+        taught = contest.teacher is not None and objective_identity(_BASELINE) not in named
+        objectives = [ALONE, *([_BASELINE] if taught else []), *objectives]
     entries = [Entry("", student, objective, {}) for student in contest.students for objective in objectives]
     for member in contest.settings.members:
         entries += _of_recipe(member, contest.students)
     if not entries:
         raise SettingError("objectives: there is nothing to compare; name some, as in --objectives 'kd, icd, icd+kd'.")
     return _with_names(entries, several_students=len({str(entry.student) for entry in entries}) > 1)
+
+
+def _check_no_teacher(settings: CompareSettings, objectives: Sequence[str | Objective]) -> None:
+    for name in ("teacher_budget", "teacher_cache", "teacher_classifier", "teacher_size"):
+        if getattr(settings, name) is not None:
+            raise SettingError(f"{name} is of a teacher, and none is given.")
+    for objective in objectives:
+        found = objective if isinstance(objective, Objective) else parse_objective(objective)
+        if found.needs_teacher:
+            raise SettingError(
+                f"{not_named('teacher')} '{objective}' learns from one; dml and one, for example, do not."
+            )
 
 
 def _of_recipe(member: MemberSettings, students: Sequence[Student]) -> list[Entry]:
@@ -120,11 +145,14 @@ def _job(contest: Contest, entry: Entry, seed: int, folder: Path | None) -> Job:
     if folder is not None:
         values |= {"runs_dir": folder, "resume": (folder / name).exists()}
     student = _text(entry.student)
-    if entry.objective == ALONE:
+    if entry.objective == ALONE or contest.teacher is None:
         # The student alone learns on the images that the teacher is asked about.
         values["train_limit"] = settings.teacher_budget or settings.train_limit
-        own = {field: values[field] for field in TrainSettings.model_fields if field in values}
-        return Job(entry.student, None, CE(), TrainSettings.make({**own, "model": student}), contest.data)
+        own = {field: values[field] for field in TrainSettings.model_fields if field in values} | {"model": student}
+        if entry.objective == ALONE:
+            return Job(entry.student, None, CE(), TrainSettings.make(own), contest.data)
+        made = TrainSettings.make({**own, "objective": str(entry.objective)})
+        return Job(entry.student, None, entry.objective, made, contest.data)
     names = {"student": student, "objective": str(entry.objective)}
-    made = DistillSettings.make({**values, **names})
-    return Job(entry.student, contest.teacher, entry.objective, made, contest.data)
+    taught = DistillSettings.make({**values, **names})
+    return Job(entry.student, contest.teacher, entry.objective, taught, contest.data)

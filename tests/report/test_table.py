@@ -112,6 +112,13 @@ def test_icd_is_called_icd_whatever_other_presets_are_the_same() -> None:
     assert method_label(make_result("ce() + icd()", 0, 0.5)) == "icd"
 
 
+def test_what_learned_without_a_teacher_is_alone_only_where_it_learned_from_labels() -> None:
+    labels = [method_label(make_result(text, 0, 0.5, teacher=None)) for text in ("ce()", "dml()", "ce() + 2*dml()")]
+    assert labels == ["student alone", "dml", "ce + 2*dml"]
+    smoothed = make_result("ce(label_smoothing=0.1)", 0, 0.5, teacher=None)
+    assert method_label(smoothed) == "student alone, ce(label_smoothing=0.1)"
+
+
 @pytest.mark.parametrize("expression", ["icd()", "kd()", "ce() + 0.5*icd()", "ce() + icd(alpha=0.25)"])
 def test_a_short_expression_means_the_same(expression: str) -> None:
     assert str(parse_objective(short_expression(expression))) == expression

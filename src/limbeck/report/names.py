@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -11,14 +12,16 @@ from limbeck.runs import Result
 MethodKey = tuple[str, str, str | None, str, int | None, str]
 """Data, student, teacher, objective, epochs, variant."""
 
+_ON_LABELS = re.compile(r"ce\([^()]*\)")
+
 
 def method_label(result: Result, as_teacher: bool = False) -> str:
-    """What a method is called: its preset's name, or its expression; "student alone" without a teacher.
+    """What a method is called: its preset's name, or its expression; "student alone" where it learned from labels alone.
 
     >>> method_label(Result(objective="ce() + icd()", teacher="resnet32x4", ...))  # doctest: +SKIP
     'icd'
     """
-    if result.teacher is None:
+    if result.teacher is None and _ON_LABELS.fullmatch(result.objective):
         who = f"{result.student} alone" if as_teacher else "student alone"
         return who if result.objective == "ce()" else f"{who}, {short_expression(result.objective)}"
     return _preset_names().get(result.objective) or short_expression(result.objective)
