@@ -69,7 +69,9 @@ def test_teacher_and_assistants_by_a_rule(teacher: str, data: ImageData, tmp_pat
         **options,
     )
     assistant = next((tmp_path / "student-assistants").iterdir())
-    assert found.result.teacher == f"routed({assistant}, {teacher}, pacing=0)"
+    assert found.result.teacher == "routed(convnet(widths=[4, 8]), convnet(widths=[8, 16]), pacing=0)"
+    assert found.folder is not None
+    assert f"routed({assistant}, {teacher}, pacing=0)" in (found.folder / "config.yaml").read_text()
     assert "0.5*kd()" in (assistant / "config.yaml").read_text()
 
 

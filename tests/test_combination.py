@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_each_rule_teaches_and_resumes_to_the_same_end(
 ) -> None:
     text = rule.format(*weights)
     whole = limbeck.distill(text, "convnet_tiny", data, "kd", **(SETTINGS | {"epochs": 2}))
-    assert whole.result.teacher == text
+    assert whole.result.teacher == re.sub(r"@[^,)]+", "", text)  # without the files of the weights, as of one teacher
     assert whole.result.teacher_parameters > 1442
     again = limbeck.distill(text, "convnet_tiny", data, "kd", **(SETTINGS | {"epochs": 2}))
     for name, value in whole.student.state_dict().items():

@@ -99,7 +99,9 @@ def open_teacher(
     rule.check([network.parameters for network in opened])
     principal, *others = rule.principal_first(opened)
     made = [replace(principal, tapped=Tapped(module).eval()) for module in rule.others(principal.tapped.network)]
-    return replace(principal, name=str(combination), beside=(*others, *made), rule=rule)
+    # Without the files of the weights, as a single teacher is called.
+    name = str(Combination(rule, tuple(network.name for network in opened)))
+    return replace(principal, name=name, beside=(*others, *made), rule=rule)
 
 
 def check_same_classes(counts: dict[str, int]) -> None:
