@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import json
 import math
+import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
 
 from limbeck.errors import DataError, NonFiniteError, SignalError
 from limbeck.evaluate.text import TokenScorer
@@ -98,3 +103,31 @@ def test_a_token_that_is_ruled_out_is_infinitely_unlikely() -> None:
     scorer = TokenScorer()
     scorer.add(logits, torch.tensor([[1]]))
     assert scorer.score().perplexity == math.inf
+
+
+def scored(numbers: range) -> TokenScorer:
+    scorer = TokenScorer(with_teacher=True)
+    for number in numbers:
+        student, teacher, labels = batch(number, 2, 5)
+        scorer.add(student, labels, teacher)
+    return scorer
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    figures = scored(range(rank, 5, 2)).score().as_dict()
+    (folder / f"{rank}.json").write_text(json.dumps(figures), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    if method == "forkserver":
+        # As limbeck.testing does, whose server it is in a run of all tests.
+        multiprocessing.set_forkserver_preload(["limbeck.testing", "torch._dynamo"])
+    start_processes(one_of_two, args=(tmp_path,), nprocs=2, start_method=method)
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
+    assert one == other
+    assert one == pytest.approx(scored(range(5)).score().as_dict(), rel=1e-9)

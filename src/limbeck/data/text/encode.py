@@ -60,12 +60,14 @@ def encode(
     what the tokenizer puts before every text (BOS) is before them. The end token is the last one of every row that is whole.
 
     A chat goes through the tokenizer's template: the prompt is all but the last message, with what the template puts before
-    an answer. What it puts after the end token is left out, since it is never generated.
+    an answer. What it puts after the end token is left out, since it is never generated. Of a chat with several answers the
+    last one is learnt.
 
     max_length: tokens of the longest row that is kept, special ones counted.
     too_long: ``skip`` leaves longer examples out, ``cut`` cuts the end of their completion (an example whose prompt fills
         max_length is left out), and ``split`` makes several rows of a document: each begins with the last token of the one
-        before, so that every token but the first is predicted once. None for ``split`` of data of kind text, else ``skip``.
+        before, so that every token but the first is predicted once; what the tokenizer puts before a text is before the first
+        row alone. None for ``split`` of data of kind text, else ``skip``.
     chat: whether prompts and completions go through the chat template too, as what user and assistant say; None and False
         for messages alone.
     prompts_only: keep prompts alone, to generate from; whatever completion there is does not count.

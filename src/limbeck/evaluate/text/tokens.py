@@ -10,10 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from limbeck import losses
+from limbeck.data.text.batch import IGNORED
 from limbeck.distributed import world_size
 from limbeck.errors import DataError, NonFiniteError, SignalError
 
-_IGNORED = -100
 _FIGURES = 7
 _POSITIONS = 512
 
@@ -61,7 +61,7 @@ class TokenScorer:
             SignalError: logits of teacher or labels that do not fit, or a teacher too many or missing.
         """
         self._check(logits, labels, teacher)
-        places = (labels.flatten() != _IGNORED).nonzero().flatten()
+        places = (labels.flatten() != IGNORED).nonzero().flatten()
         ours, wanted = logits.flatten(0, 1), labels.flatten()
         theirs = None if teacher is None else teacher.flatten(0, 1)
         for part in places.split(_POSITIONS):
