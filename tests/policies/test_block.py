@@ -6,7 +6,7 @@ import pytest
 
 from limbeck.errors import SettingError
 from limbeck.policies import BlockChooser
-from limbeck.policies.block import bound, expected_tokens
+from limbeck.policies.block import expected_tokens
 
 
 def accepted_of(acceptance: float, block: int, generator: random.Random) -> int:
@@ -21,11 +21,6 @@ def test_expected_tokens_are_those_of_simulated_blocks(acceptance: float) -> Non
     generator = random.Random(0)
     rounds = [min(accepted_of(acceptance, 5, generator) + 1, 5) for _ in range(20000)]
     assert sum(rounds) / len(rounds) == pytest.approx(expected_tokens(acceptance, 5), rel=0.02)
-
-
-def test_the_bound_is_one_for_blocks_of_one_and_that_of_the_formula() -> None:
-    assert bound(0.3, 1, 0.1, 0.7) == 1.0
-    assert bound(0.8, 5, 1.0, 6.0) == pytest.approx((1 + 0.8 + 0.64 + 0.512 + 0.4096) * 7 / 11)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import MambaConfig, MambaForCausalLM
+from transformers import MambaConfig, MambaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from limbeck.errors import DataError, NonFiniteError, SettingError, TeacherError
 from limbeck.policies import Draw, Sampling, Source, Stream, Writer, generate
@@ -147,4 +147,7 @@ def test_a_model_whose_state_cannot_be_rolled_back_is_refused() -> None:
     with pytest.raises(SettingError, match=r"MambaForCausalLM cannot write here: its cache .* cannot be rolled back"):
         generate(Writer(MambaForCausalLM(config)), ragged(), DRAW)
     with pytest.raises(SettingError, match="Linear is no Hugging Face language model"):
-        generate(Writer(nn.Linear(2, 2)), ragged(), DRAW)
+        Writer(nn.Linear(2, 2))
+    seq2seq = T5Config(vocab_size=8, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    with pytest.raises(SettingError, match="T5ForConditionalGeneration is no causal language model: it has an encoder"):
+        Writer(T5ForConditionalGeneration(seq2seq))

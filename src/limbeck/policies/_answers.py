@@ -92,9 +92,12 @@ class Answers:
 
     def until_end(self, tokens: Tensor, kept: Tensor) -> Tensor:
         """(R,) how many of ``tokens`` (R, n) count: at most ``kept``, up to the end of sequence and to the limit."""
-        ended = torch.isin(tokens, self._ends).cumsum(-1)
+        ended = self._is_end(tokens).cumsum(-1)
         before = (ended == 0).sum(-1) + 1
         return torch.minimum(torch.minimum(kept, before), self._prompts.max_new_tokens - self.written)
+
+    def _is_end(self, tokens: Tensor) -> Tensor:
+        return (tokens[..., None] == self._ends).any(-1)
 
     def keep(self, tokens: Tensor, kept: Tensor, source: Tensor) -> None:
         """Each row keeps the first ``kept`` (R,), at least one, of ``tokens`` (R, n); all models have read n slots.
@@ -111,7 +114,7 @@ class Answers:
         last = tokens.gather(1, kept[:, None] - 1)
         self.pending, self.written, self._position = last, self.written + kept, self._position + kept
         self._lengths[self.active] = self.written
-        ended = torch.isin(last.squeeze(1), self._ends)
+        ended = self._is_end(last.squeeze(1))
         full = self.written >= self._prompts.max_new_tokens
         numbers, done, cut = torch.stack([kept, (ended | full).long(), (full & ~ended).long()]).tolist()
         self._cut_off += sum(cut)

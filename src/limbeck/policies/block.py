@@ -19,12 +19,6 @@ def expected_tokens(acceptance: float, block: int) -> float:
     return float(sum(acceptance**place for place in range(block)))
 
 
-def bound(acceptance: float, block: int, student_seconds: float, teacher_seconds: float) -> float:
-    """E(S + T) / (g S + T): how many times faster than token by token, if a pass costs the same whatever it reads."""
-    kept = expected_tokens(acceptance, block)
-    return kept * (student_seconds + teacher_seconds) / (block * student_seconds + teacher_seconds)
-
-
 @dataclass
 class BlockChooser:
     """Chooses g to maximise E(g) / (g S + T(g)), the tokens a row gains per second.

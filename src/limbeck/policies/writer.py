@@ -28,7 +28,7 @@ class Writer:
             (Qwen2's sizes pad one tokenizer's vocabulary to different widths).
 
     Raises:
-        SettingError: ``vocabulary`` is more than the model has, or the model says nothing of its own vocabulary.
+        SettingError: ``vocabulary`` is more than the model has, or the model is no causal language model of Hugging Face.
     """
 
     model: nn.Module
@@ -36,6 +36,8 @@ class Writer:
     vocabulary: int | None = None
 
     def __post_init__(self) -> None:
+        if getattr(self.config, "is_encoder_decoder", False):
+            raise SettingError(f"{type(self.model).__name__} is no causal language model: it has an encoder.")
         if self.vocabulary is not None:
             check_whole("vocabulary", self.vocabulary, low=1)
             if self.vocabulary > self.width:
