@@ -3,7 +3,7 @@
 # alone, kd, at, sp and rkd stand beside these. Goes on where it was stopped.
 #
 #   DATA=folder TEACHER=runs/cifar100-resnet20-teacher/student.safetensors ./run.sh [system ...]
-# EXTRA shortens a rehearsal, as in EXTRA="--epochs 1 --train-limit 640 --seeds 1".
+# EXTRA shortens a rehearsal, as in SEEDS=1 EXTRA="--epochs 1 --train-limit 640".
 set -euo pipefail
 : "${DATA:?a folder with cifar100-train.npz and cifar100-test.npz}" "${TEACHER:?the weights of the resnet20 that teaches}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -19,7 +19,7 @@ compare() { # NAME then options
   if [ -f "runs/$name/table.json" ]; then return; fi
   local resume=()
   if [ -d "runs/$name" ]; then resume=(--resume); fi
-  $LIMBECK compare "${common[@]}" --seeds 3 --no-baselines --name "$name" "${resume[@]}" "$@" ${EXTRA:-}
+  $LIMBECK compare "${common[@]}" --seeds "${SEEDS:-3}" --no-baselines --name "$name" "${resume[@]}" "$@" ${EXTRA:-}
 }
 
 r2kd() {

@@ -16,6 +16,7 @@ FORBIDDEN = {
     "engine": {"data", "models", "networks", "feeds", "distillation", "report", "export", "cli", "runs"},
     "data": {"models", "engine", "objectives", "distillation", "cli"},
     "models": {"data", "engine", "objectives", "distillation", "cli"},
+    "policies": {"engine", "data", "models", "session", "tasks", "objectives", "losses", "distillation", "cli"},
     "taps": {"engine", "models", "data", "objectives"},
     "report": {"engine", "distillation", "cli"},
     "distillation": {"cli", "api", "export", "demo"},
