@@ -10,7 +10,7 @@ from limbeck import losses
 from limbeck.errors import SettingError
 from limbeck.objectives.base import InitialStage, Objective, Paper, WeightedSum
 from limbeck.objectives.kd import KD
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, cleared
 
 
 class LSKD(Objective, name="lskd"):
@@ -49,7 +49,8 @@ class LSKD(Objective, name="lskd"):
             raise SettingError(f"objectives that compare logits must stand inside, and nothing else, got {inner}.")
         self.objective = inner
         self.needs = inner.needs
-        for trait in ("batch_coupled", "local_negatives", "zero_when_equal", "per_position", "order_free"):
+        traits = ("batch_coupled", "local_negatives", "zero_when_equal", "per_position", "any_vocabulary", "order_free")
+        for trait in traits:
             setattr(self, trait, getattr(inner, trait))
         self.labels_of_first_view = inner.labels_of_first_view
         self.minimum_batch, self.equal_channels = inner.minimum_batch, inner.equal_channels
@@ -60,13 +61,13 @@ class LSKD(Objective, name="lskd"):
 
     def check(self, student: Signals, teacher: Signals, batch: Batch) -> None:
         super().check(student, teacher, batch)
-        self.objective.check(_standardised(student), _standardised(teacher), batch)
+        self.objective.check(*_standardised(student, teacher), batch)
 
     def build(self, student: Signals, teacher: Signals) -> None:
-        self.objective.build(_standardised(student), _standardised(teacher))
+        self.objective.build(*_standardised(student, teacher))
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
-        return self.objective(_standardised(student), _standardised(teacher), batch)
+        return self.objective(*_standardised(student, teacher), batch)
 
     @property
     def only_initial(self) -> bool:
@@ -93,6 +94,8 @@ def _parts(objective: Objective) -> list[Objective]:
     return [part for _, _, part in objective.entries()] if isinstance(objective, WeightedSum) else [objective]
 
 
-def _standardised(signals: Signals) -> Signals:
-    assert signals.logits is not None
-    return replace(signals, logits=losses.standardise(signals.logits))
+def _standardised(student: Signals, teacher: Signals) -> tuple[Signals, Signals]:
+    return (
+        replace(student, logits=losses.standardise(cleared(student.logits, student.mask))),
+        replace(teacher, logits=losses.standardise(cleared(teacher.logits, teacher.mask))),
+    )
