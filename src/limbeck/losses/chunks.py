@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Numbers in a chunk: 8 MB in float32. A layer's product wants more rows: its weights are read anew for every chunk.
-_OF_LOGITS, _OF_PRODUCTS = 2**21, 2**23
+# Numbers in a chunk: 4 MB in float32. A layer's product wants more rows: its weights are read anew for every chunk.
+_OF_LOGITS, _OF_PRODUCTS = 2**20, 2**22
 # Of long sequences chunks grow instead of becoming more: each is some calls, or nodes of a compiled graph.
 _MOST_CHUNKS = 64
 
@@ -180,11 +180,12 @@ def _gradient(
 
 def _read(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     wide = _wide(logits)
-    log_student = _log_softmax(logits.to(wide) / temperature)
-    return log_student, _log_softmax(target.to(wide) / temperature) if target.is_floating_point() else target
+    log_student = _log_softmax(logits.to(wide), temperature)
+    return log_student, _log_softmax(target.to(wide), temperature) if target.is_floating_point() else target
 
 
-def _log_softmax(scaled: Tensor) -> Tensor:
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    scaled = logits if temperature == 1 else logits / temperature
     # torch.log_softmax on a CPU adds up one by one: over 128,000 float32 tokens the probabilities were wrong by 3e-4.
     return scaled - scaled.logsumexp(dim=-1, keepdim=True)
 

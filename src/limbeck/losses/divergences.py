@@ -45,14 +45,15 @@ class KullbackLeibler:
 
     def gradient(self, log_student: Tensor, target: Tensor) -> Tensor:
         """(…, V) derivative of each row's value with respect to the student's logits/T."""
-        gap, q = log_student - target, log_student.exp()
         # q·∂D/∂q = q·(b·log(q/M) + (b·m - a·(1 - m))·p/M), less what is the same times q for every class.
-        slope = torch.zeros_like(q)
+        slope, q = None, log_student.exp()
         if self.of_student:
-            slope = slope + self.of_student * (q * _excess(gap, 1 - self.mix))
+            slope = self.of_student * (q * _excess(log_student - target, 1 - self.mix))
         factor = self.of_student * self.mix - self.of_teacher * (1 - self.mix)
         if factor and self.mix < 1:
-            slope = slope + factor * (target.exp() if self.mix == 0 else (log_student + _excess(-gap, self.mix)).exp())
+            other = target if self.mix == 0 else log_student + _excess(target - log_student, self.mix)
+            slope = factor * other.exp() if slope is None else slope + factor * other.exp()
+        assert slope is not None  # one of the two weights is above 0
         return _through_softmax(slope.where(log_student.isfinite(), 0.0), q)
 
 
