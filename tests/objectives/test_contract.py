@@ -201,7 +201,7 @@ def with_item(self: Objective, student: Signals, teacher: Signals, batch: Batch)
 
 
 def mean_of_means(self: Objective, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
-    values = gap(student, teacher).where(student.mask, 0.0)
+    values = gap(student, teacher).where(student.mask, 0.0).float()
     return {"gap": (values.sum(1) / student.mask.sum(1)).mean()}
 
 
@@ -264,7 +264,7 @@ BROKEN: dict[str, tuple[str, Callable[[], None], str]] = {
     "mask ignored": (
         "mask",
         from_forward(lambda self, s, t, b: {"gap": gap(s, t).mean() + s.logits.mean()}, per_position=True),
-        "masked positions change the loss",
+        "masked positions get a gradient",
     ),
     "masked but not in the gradient": (
         "mask",
