@@ -21,8 +21,8 @@ class KL(Divergence, name="kl"):
             "reverse" is KL(student ‖ teacher), which asks it to say nothing that the teacher would not.
 
     Scale:
-        Zero when student and teacher agree. Forward it is at most a few times ln V for a student that knows nothing (10.4
-        for 32,000 tokens, less the teacher's entropy); reverse it is not bounded where the teacher is sure.
+        Zero when student and teacher agree. Forward, a student of equal logits has ln V less the teacher's entropy (at most
+        10.4 for 32,000 tokens); reverse, it is larger the surer the teacher is, without a bound.
 
     Differences:
         Forward is the word-level distillation of the paper, less the teacher's entropy, which has no gradient. It is GKD's
