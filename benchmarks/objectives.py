@@ -29,23 +29,19 @@ import math
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-# Read when torch's profiler starts: it writes to stderr at every start otherwise.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-
 import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
+from _memory import peak_bytes
 from _public import GatheredCRD, broadcast_bytes, broadcast_nst, draw_negatives
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 import limbeck
 from limbeck.errors import LimbeckError
@@ -378,34 +374,7 @@ def _peak_bytes(subject: Subject, device: torch.device) -> int:
     """The most that one call has allocated at once; gradients of an earlier call are dropped before."""
     for leaf in subject.leaves:
         leaf.grad = None
-    if device.type == "cuda":
-        _wait(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        subject.call()
-        _wait(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        subject.call()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        profiled.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
-    return _peak_of([event for event in events if event.get("name") == "[memory]"])
-
-
-def _peak_of(events: Sequence[dict[str, Any]]) -> int:
-    alive: dict[int, int] = {}
-    now = peak = 0
-    for event in sorted(events, key=lambda event: float(event["ts"])):
-        address, size = event["args"]["Addr"], event["args"]["Bytes"]
-        if size > 0:
-            alive[address] = size
-            now += size
-            peak = max(peak, now)
-        else:
-            now -= alive.pop(address, 0)  # a block from before the call counts neither way
-    return peak
+    return peak_bytes(subject.call, device)
 
 
 def _available_bytes(device: torch.device) -> int:

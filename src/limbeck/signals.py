@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+# The label of a position at which nothing is learnt.
+IGNORED = -100
+
 
 @dataclass(frozen=True)
 class Signals:
@@ -104,6 +107,45 @@ class Signals:
         return found
 
 
+def counted(signals: Signals, batch: Batch) -> Tensor | None:
+    """(B, L) bool positions of token models that have a label and are not masked; None for (B, C) logits, which all count."""
+    if batch.labels.ndim == 1:
+        return signals.mask
+    labelled = batch.labels != IGNORED
+    return labelled if signals.mask is None else labelled & signals.mask
+
+
+def cleared(values: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Logits (B, L, V) or labels (B, L) with 0 at the positions that the mask (B, L) leaves out, and without a gradient there.
+
+    What stands there may be NaN or no class at all, and a NaN would outlast the product with a gradient of 0.
+    """
+    assert values is not None
+    if mask is None:
+        return values
+    return values.where(mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim)), 0)
+
+
+def rows(student: Signals, teacher: Signals, batch: Batch) -> tuple[Signals, Signals, Batch]:
+    """The logits of token models as if each of the N positions that count were a sample: (N, V), labels (N,), weight (N,).
+
+    So an objective for (B, C) logits serves them as well. Those are given back as they are. The positions are copied, and a
+    GPU is waited for, since N is not known before: a loss that can pass over masked positions itself should.
+    """
+    if student.logits is None or student.logits.ndim < 3:
+        return student, teacher, batch
+    assert teacher.logits is not None
+    counts = counted(student, batch)
+    if counts is None:
+        counts = torch.ones(student.logits.shape[:2], dtype=torch.bool, device=student.logits.device)
+    labels = batch.labels[counts] if batch.labels.ndim == 2 else batch.labels[:, None].expand(counts.shape)[counts]
+    weight = None if batch.weight is None else batch.weight[:, None].expand(counts.shape)[counts]
+    # Objectives never see the inputs, and there is none for each position.
+    chosen = replace(batch, inputs=labels, labels=labels, index=None, view=None, weight=weight, copies=1, mixed=())
+    ours, theirs = student.logits[counts], teacher.logits[counts]
+    return replace(student, logits=ours, mask=None), replace(teacher, logits=theirs, mask=None), chosen
+
+
 def last_map(signals: Signals) -> Tensor:
     """(B, C, H, W) map of the deepest stage."""
     return list(signals.features.values())[-1]
@@ -124,7 +166,7 @@ class Batch:
     """A batch of B samples as the loader gives it.
 
     inputs: what both networks see, before each network's own preprocessing; images are uint8 (B, C, H, W).
-    labels: (B,) int64 classes.
+    labels: (B,) int64 classes, or (B, L) the next token at each position of token models, -100 where nothing is learnt.
     index: (B,) int64 position of each sample in its data set.
     view: (B,) int64 id of each sample's augmentation; the same id makes the same pixels again.
     weight: (B,) float weight of each sample in objectives that average over samples; None for equal weights.

@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 
 from limbeck.objectives import Objective, WeightedSum, parse_objective
-from limbeck.signals import Batch, Signals
+from limbeck.signals import IGNORED, Batch, Signals
+
+SignalsOrBatch = TypeVar("SignalsOrBatch", Signals, Batch)
 
 BATCH, CLASSES = 8, 5
 _STEM = (3, 8)
@@ -81,6 +84,15 @@ def sample_batch(seed: int = 0) -> Batch:
         view=torch.zeros(BATCH, dtype=torch.int64),
         attacked=torch.tensor([2, -1, 0, -1, -1, 1, -1, -1]),
     )
+
+
+def sample_tokens(dtype: torch.dtype = torch.float32) -> tuple[Signals, Signals, Batch]:
+    """Student, teacher and batch of a token model: logits (8, 4, 5), masks with 1 to 4 positions, labels -100 elsewhere."""
+    mask = torch.arange(4)[None, :] < torch.tensor([4, 2, 3, 1, 4, 4, 2, 1])[:, None]
+    logits = torch.randn(2, BATCH, 4, CLASSES, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    labels = torch.randint(0, CLASSES, (BATCH, 4), generator=torch.Generator().manual_seed(1))
+    student, teacher = (Signals(logits=values, mask=mask) for values in logits)
+    return student, teacher, replace(sample_batch(), labels=labels.where(mask, IGNORED))
 
 
 def built(expression: str, dtype: torch.dtype = torch.float32) -> WeightedSum:
@@ -233,19 +245,81 @@ def check_micro_batches(expression: str) -> None:
 
 
 def check_mask(expression: str) -> None:
-    """Masked positions have no effect on objectives that read (B, L, C) logits, whatever stands there."""
-    for _, _, part in parse_objective(expression).entries():
-        if not part.per_position:
-            continue
-        mask = torch.arange(4)[None, :] < torch.tensor([4, 2, 3, 1, 4, 4, 2, 1])[:, None]
-        logits = torch.randn(2, BATCH, 4, CLASSES, generator=torch.Generator().manual_seed(0))
-        labels = torch.randint(0, CLASSES, (BATCH, 4), generator=torch.Generator().manual_seed(1))
-        values = []
-        for filler in (0.0, 1e4):
-            student, teacher = (logits[i].where(mask[..., None], torch.tensor(filler)) for i in (0, 1))
-            batch = replace(sample_batch(), labels=labels)
-            values.append(loss_of(part, Signals(logits=student, mask=mask), Signals(logits=teacher, mask=mask), batch))
-        assert torch.equal(*values), f"{part}: masked positions change the loss"
+    """Objectives for token models: masked positions have no effect and get no gradient, whatever stands there, NaN too.
+
+    Nor does it matter on which side of a sample they are.
+    """
+    for part in _per_position(expression):
+        student, teacher, batch = sample_tokens()
+        expected, gradients = _of_tokens(part, student, teacher, batch)
+        mask = student.mask
+        assert mask is not None
+        assert (gradients[~mask] == 0).all(), f"{part}: masked positions get a gradient"
+        for filler in (1e4, torch.nan):
+            value, found = _of_tokens(part, _garbled(student, filler), _garbled(teacher, filler), batch)
+            assert torch.equal(value, expected), f"{part}: masked positions change the loss"
+            assert torch.equal(found, gradients), f"{part}: masked positions change the gradient"
+        value, found = _of_tokens(part, _turned(student), _turned(teacher), _turned(batch))
+        same = torch.allclose(value, expected, rtol=1e-5) and torch.allclose(found.flip(1), gradients, atol=1e-6)
+        assert same, f"{part}: padding on the left and on the right differ"
+
+
+def check_tokens(expression: str) -> None:
+    """Objectives for token models: the mean over the positions that count.
+
+    Parts of a batch, weighed by the share of its positions that they hold, add up to the whole; in bfloat16 the loss is a
+    finite float32 number with finite gradients.
+    """
+    for part in _per_position(expression):
+        student, teacher, batch = sample_tokens()
+        value, gradients = _of_tokens(part, student.map(Tensor.bfloat16), teacher.map(Tensor.bfloat16), batch)
+        assert value.dtype == torch.float32, f"{part}: the loss of bfloat16 logits is {value.dtype}, not float32"
+        finite = bool(value.isfinite()) and bool(gradients.isfinite().all())
+        assert finite, f"{part}: bfloat16 logits give NaN or an infinite number"
+        student, teacher, batch = sample_tokens(torch.float64)
+        whole = _terms_of(part, student, teacher, batch)
+        total = {term: torch.zeros_like(value) for term, value in whole.items()}
+        for some in (slice(0, 3), slice(3, BATCH)):
+            ours, theirs = (replace(_rows(s, some), mask=_mask_of(s)[some]) for s in (student, teacher))
+            share = (batch.labels[some] != IGNORED).sum() / (batch.labels != IGNORED).sum()
+            for term, value in _terms_of(part, ours, theirs, batch[some]).items():
+                total[term] += share.double() * value
+        equal = all(torch.allclose(total[term], value, rtol=1e-6) for term, value in whole.items())
+        assert equal != part.batch_coupled, (
+            f"{part}: parts of a batch of tokens {'add' if equal else 'do not add'} up to the whole, and batch_coupled is "
+            f"{part.batch_coupled}"
+        )
+
+
+def _per_position(expression: str) -> list[Objective]:
+    return [part for _, _, part in parse_objective(expression).entries() if part.per_position]
+
+
+def _of_tokens(part: Objective, student: Signals, teacher: Signals, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient with respect to the student's logits."""
+    student = _learning(student)
+    loss = torch.stack(list(_terms_of(part, student, teacher, batch).values())).sum()
+    loss.backward()
+    assert student.logits is not None
+    assert student.logits.grad is not None
+    return loss.detach(), student.logits.grad
+
+
+def _garbled(signals: Signals, filler: float) -> Signals:
+    """With a number at the masked positions that has no place there."""
+    return signals.map(lambda value: value.where(_mask_of(signals)[..., None], filler))
+
+
+def _turned(what: SignalsOrBatch) -> SignalsOrBatch:
+    """Every sample's positions from the last to the first."""
+    if isinstance(what, Batch):
+        return replace(what, labels=what.labels.flip(1))
+    return replace(what.map(lambda value: value.flip(1)), mask=_mask_of(what).flip(1))
+
+
+def _mask_of(signals: Signals) -> Tensor:
+    assert signals.mask is not None
+    return signals.mask
 
 
 def check_state_dict(expression: str) -> None:
@@ -278,24 +352,28 @@ def check_expression(expression: str) -> None:
 
 
 def check_compiles(expression: str) -> None:
-    """``torch.compile`` takes it without a graph break, and the value and gradients stay the same."""
+    """``torch.compile`` takes it without a graph break, and the value and gradients stay the same; of token models too."""
     objective = built(expression)
-    student = _learning(_student(objective))
-    other, teacher = copy.deepcopy(objective), _teacher(objective)
-    plain = loss_of(objective, student, teacher, sample_batch())
+    _compare_compiled(expression, objective, _student(objective), _teacher(objective), sample_batch())
+    for part in _per_position(expression):
+        _compare_compiled(expression, part, *sample_tokens())
+
+
+def _compare_compiled(expression: str, objective: Objective, student: Signals, teacher: Signals, batch: Batch) -> None:
+    plain_student, compiled_student, other = _learning(student), _learning(student), copy.deepcopy(objective)
+    plain = loss_of(objective, plain_student, teacher, batch)
     plain.backward()
-    compiled_student = _learning(_student(objective))
     torch.compiler.reset()
     compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
     try:
-        loss = loss_of(compiled, compiled_student, teacher, sample_batch())
+        loss = loss_of(compiled, compiled_student, teacher, batch)
         loss.backward()
     except torch._dynamo.exc.TorchDynamoException as error:
         raise AssertionError(f"{expression}: torch.compile cannot take it whole: {error}") from error
     assert torch.allclose(loss, plain, rtol=1e-5, atol=1e-7), (
         f"{expression}: compiled it is {loss}, plain it is {plain}"
     )
-    for eager, traced in zip(_tensors(student), _tensors(compiled_student), strict=True):
+    for eager, traced in zip(_tensors(plain_student), _tensors(compiled_student), strict=True):
         assert (eager.grad is None) == (traced.grad is None), f"{expression}: compiled it teaches other signals"
         if eager.grad is not None and traced.grad is not None:
             assert torch.allclose(eager.grad, traced.grad, rtol=1e-4, atol=1e-6), (
@@ -314,6 +392,7 @@ CONTRACT: dict[str, Callable[[str], None]] = {
         check_permutation,
         check_micro_batches,
         check_mask,
+        check_tokens,
         check_state_dict,
         check_expression,
         check_compiles,

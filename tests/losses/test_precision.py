@@ -18,6 +18,8 @@ def draw(*shape: int) -> Tensor:
 LOSSES: dict[str, tuple[Callable[..., Tensor], dict[str, Tensor]]] = {
     "cross_entropy": (losses.cross_entropy, {"logits": draw(4, 5), "labels": torch.tensor([0, 1, 2, 3])}),
     "kl_divergence": (losses.kl_divergence, {"student_logits": draw(4, 5), "teacher_logits": draw(4, 5).flip(0)}),
+    "divergence": (losses.divergence, {"student_logits": draw(4, 5), "teacher_logits": draw(4, 5).flip(0)}),
+    "sorted_distance": (losses.sorted_distance, {"student_logits": draw(4, 5), "teacher_logits": draw(4, 7)}),
     "standardise": (losses.standardise, {"logits": draw(4, 5)}),
     "unit": (losses.unit, {"rows": draw(4, 5)}),
     "cosines": (losses.cosine_similarity_matrix, {"student": draw(4, 5), "teacher": draw(4, 5).flip(0)}),

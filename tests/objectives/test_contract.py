@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from limbeck import losses
 from limbeck.objectives import Objective, objectives, presets
 from limbeck.signals import Batch, Signals
 from limbeck.testing import CONTRACT, check_objective, check_two_processes
@@ -52,6 +53,12 @@ EXPRESSIONS = [
     "0.5*dml() + kd()",
     "one(branches=1)",
     "one(branches=2, temperature=1, warmup_epochs=0)",
+    "kl(direction='reverse', temperature=2)",
+    "jsd(beta=0.1)",
+    "jsd(beta=1)",
+    "skewed(direction='reverse')",
+    "tvd(temperature=3)",
+    "dist(intra=0)",
 ]
 
 
@@ -200,6 +207,11 @@ def with_item(self: Objective, student: Signals, teacher: Signals, batch: Batch)
     return {"gap": values.mean() if values.sum().item() > 0 else values.sum()}
 
 
+def mean_of_means(self: Objective, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+    values = gap(student, teacher).where(student.mask, 0.0).float()
+    return {"gap": (values.sum(1) / student.mask.sum(1)).mean()}
+
+
 BROKEN: dict[str, tuple[str, Callable[[], None], str]] = {
     "NaN in the gradient": (
         "finite",
@@ -259,7 +271,17 @@ BROKEN: dict[str, tuple[str, Callable[[], None], str]] = {
     "mask ignored": (
         "mask",
         from_forward(lambda self, s, t, b: {"gap": gap(s, t).mean() + s.logits.mean()}, per_position=True),
-        "masked positions change the loss",
+        "masked positions get a gradient",
+    ),
+    "masked but not in the gradient": (
+        "mask",
+        from_forward(lambda self, s, t, b: {"gap": losses.mean(gap(s, t), mask=s.mask)}, per_position=True),
+        "masked positions change the gradient",
+    ),
+    "a mean over samples of means over positions": (
+        "tokens",
+        from_forward(mean_of_means, per_position=True),
+        "parts of a batch of tokens do not add up to the whole",
     ),
     "state lost": ("state_dict", forgets_a_tensor_when_saved, "changed by saving"),
     "text lost": ("expression", writes_another_argument_than_it_was_given, "which reads as"),

@@ -1,36 +1,53 @@
-"""Losses between logits and labels, and between logits and logits. Values are per sample or position, not reduced."""
+"""Logits and labels: cross-entropy, a value for each sample or position, and standardised logits."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from limbeck.losses.chunks import Projection, projected_row_loss, row_loss
 from limbeck.losses.precision import in_float32
 
 
-@in_float32
-def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """-log softmax(logits)[label], (B,) from logits (B, C) and labels (B,); (B, L) from (B, L, C) and (B, L).
+@dataclass(frozen=True)
+class CrossEntropy:
+    """-(1 - ε)·log q_label - ε/C·Σ log q; 0 where the label is the ignored one."""
 
-    With smoothing ε the target is (1 - ε) on the label and ε/C on every class.
+    label_smoothing: float = 0.0
+    ignored: int = -100
+
+    def values(self, log_student: Tensor, target: Tensor) -> Tensor:
+        """(…) a value for each row."""
+        counts = target != self.ignored
+        values = -log_student.gather(-1, target.where(counts, 0)[..., None]).squeeze(-1)
+        if self.label_smoothing:
+            values = (1 - self.label_smoothing) * values - self.label_smoothing * log_student.mean(dim=-1)
+        return values.where(counts, 0.0)
+
+    def gradient(self, log_student: Tensor, target: Tensor) -> Tensor:
+        """(…, V) derivative of each row's value with respect to the student's logits/T."""
+        counts = (target != self.ignored)[..., None]
+        gradient = log_student.exp() - self.label_smoothing / log_student.shape[-1]
+        ones = torch.full_like(gradient[..., :1], self.label_smoothing - 1)
+        return gradient.scatter_add(-1, target[..., None].where(counts, 0), ones).where(counts, 0.0)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0, ignored: int = -100) -> Tensor:
+    """-log softmax(logits)[label], (B,) from logits (B, C) and labels (B,); (B, L) from (B, L, V) and (B, L).
+
+    With smoothing ε the target is (1 - ε) on the label and ε/C on every class. Rows whose label is ``ignored`` have the value
+    0 and get a gradient of 0, whatever their logits are.
     """
-    classes = logits.shape[-1]
-    values = F.cross_entropy(
-        logits.reshape(-1, classes), labels.reshape(-1), reduction="none", label_smoothing=label_smoothing
-    )
-    return values.reshape(labels.shape)
+    return row_loss(CrossEntropy(label_smoothing, ignored), logits, labels)
 
 
-@in_float32
-def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """KL(teacher ‖ student) between softmaxes at a temperature, (B,) from (B, C) or (B, L) from (B, L, C).
-
-    Σ_c p_c (log p_c - log q_c), p = softmax(teacher/T), q = softmax(student/T). Not multiplied by T².
-    """
-    log_student = torch.log_softmax(student_logits / temperature, dim=-1)
-    log_teacher = torch.log_softmax(teacher_logits / temperature, dim=-1)
-    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=-1)
+def projected_cross_entropy(
+    student: Projection, labels: Tensor, *, label_smoothing: float = 0.0, ignored: int = -100
+) -> Tensor:
+    """:func:`cross_entropy` from hidden states (…, D), a weight and a bias, (…); no logits of all rows are made."""
+    return projected_row_loss(CrossEntropy(label_smoothing, ignored), student, labels, mask=labels != ignored)
 
 
 @in_float32

@@ -18,7 +18,9 @@ from limbeck.objectives.ft import FT
 from limbeck.objectives.icd import ICD
 from limbeck.objectives.infoflow import InfoFlow
 from limbeck.objectives.itrd import ITRD
+from limbeck.objectives.jsd import JSD
 from limbeck.objectives.kd import KD
+from limbeck.objectives.kl import KL
 from limbeck.objectives.lskd import LSKD
 from limbeck.objectives.mlkd import MLKD
 from limbeck.objectives.nst import NST
@@ -34,8 +36,11 @@ from limbeck.objectives.rtk import RTK
 from limbeck.objectives.schedules import After, Decay, Ramp, Schedule, Until
 from limbeck.objectives.semckd import SemCKD
 from limbeck.objectives.simkd import SimKD
+from limbeck.objectives.skewed import Skewed
 from limbeck.objectives.sp import SP
 from limbeck.objectives.srrl import SRRL
+from limbeck.objectives.tvd import TVD
+from limbeck.objectives.uld import ULD
 from limbeck.objectives.vid import VID
 from limbeck.objectives.wsld import WSLD
 
@@ -54,7 +59,9 @@ __all__ = [
     "FT",
     "ICD",
     "ITRD",
+    "JSD",
     "KD",
+    "KL",
     "LSKD",
     "MLKD",
     "NST",
@@ -67,6 +74,8 @@ __all__ = [
     "RTK",
     "SP",
     "SRRL",
+    "TVD",
+    "ULD",
     "VID",
     "WSLD",
     "After",
@@ -83,6 +92,7 @@ __all__ = [
     "Schedule",
     "SemCKD",
     "SimKD",
+    "Skewed",
     "Until",
     "WeightedSum",
     "objective_class",

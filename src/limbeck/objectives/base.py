@@ -79,7 +79,8 @@ class Objective(nn.Module):
             into micro-batches.
         local_negatives: True when, among several processes, each keeps to its own samples by definition.
         zero_when_equal: True when the loss is zero for a student whose signals are the teacher's.
-        per_position: True when (B, L, C) logits with labels and a mask (B, L) are understood.
+        per_position: True when (B, L, V) logits of token models with labels and a mask (B, L) are understood.
+        any_vocabulary: True when the teacher's logits may have other classes, or tokens, than the student's.
         order_free: False when the order of the samples in a batch changes the loss by definition.
         minimum_batch: the smallest batch for which the formula is defined: 2 where samples are compared.
         labels_of_first_view: True when, in a batch that holds several views of each sample, only the labels of the first
@@ -103,6 +104,7 @@ class Objective(nn.Module):
     local_negatives: bool = False
     zero_when_equal: bool = False
     per_position: bool = False
+    any_vocabulary: bool = False
     order_free: bool = True
     minimum_batch: int = 1
     equal_channels: bool = False
@@ -216,6 +218,8 @@ class Objective(nn.Module):
             raise SignalError(
                 f"{self.expression()} is for logits (B, C), and the student's are {_shape(student.logits)}."
             )
+        if "logits" in self.needs and self.needs_student and self.needs_teacher and not self.any_vocabulary:
+            self._check_classes(student, teacher)
         mixed = batch.mixed[:1] if self.labels_of_first_view else batch.mixed
         if "labels" in self.needs and any(mixed):
             raise SignalError(
@@ -228,6 +232,15 @@ class Objective(nn.Module):
         if self.needs_teacher and self.needs_student:
             self._check_maps(student, teacher)
         self.check_batch_size(len(batch))
+
+    def _check_classes(self, student: Signals, teacher: Signals) -> None:
+        assert student.logits is not None
+        assert teacher.logits is not None
+        if student.logits.shape != teacher.logits.shape:
+            raise SignalError(
+                f"{self.expression()} compares logits class by class, and the student's are {_shape(student.logits)}, the "
+                f"teacher's {_shape(teacher.logits)}. uld() compares those of token models with different vocabularies."
+            )
 
     def check_batch_size(self, size: int) -> None:
         """Raise SignalError for batches that are too small to compare samples in."""
@@ -340,6 +353,7 @@ class WeightedSum(Objective):
         self.batch_coupled = any(part.batch_coupled for _, part in parts)
         self.order_free = all(part.order_free for _, part in parts)
         self.per_position = all(part.per_position for _, part in parts)
+        self.any_vocabulary = all(part.any_vocabulary for _, part in parts)
         self.zero_when_equal = all(part.zero_when_equal for _, part in parts)
         reading = [part for _, part in parts if "labels" in part.needs]
         self.labels_of_first_view = all(part.labels_of_first_view for part in reading)

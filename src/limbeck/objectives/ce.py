@@ -7,14 +7,16 @@ from torch import Tensor
 from limbeck import losses
 from limbeck.errors import check_choice, check_number
 from limbeck.objectives.base import Objective
-from limbeck.signals import Batch, Signals
+from limbeck.signals import IGNORED, Batch, Signals, counted
 
 
 class CE(Objective, name="ce"):
     """Cross-entropy between the student's logits and the labels.
 
-    Student logits (B, C) against labels (B,) int64, or (B, L, C) against (B, L) with the student's mask (B, L). Samples are
-    weighted by ``batch.weight`` when there is one. The teacher is not used.
+    Student logits (B, C) against labels (B,) int64, or (B, L, V) of token models against (B, L), the next token at each
+    position: the mean then runs over the positions that the student's mask (B, L) counts and whose label is not -100, their
+    sum over their number. Samples are weighted by ``batch.weight`` when there is one. The teacher is not used. On text that
+    the teacher wrote this is sequence-level distillation.
 
     Args:
         label_smoothing: ε in [0, 1); the target is 1 - ε on the label plus ε/C on every class.
@@ -22,7 +24,7 @@ class CE(Objective, name="ce"):
             the "first" view's alone, where the others are distilled and not labelled.
 
     Scale:
-        ln C at random initialisation (2.3 for 10 classes, 4.6 for 100).
+        ln C at random initialisation (2.3 for 10 classes, 4.6 for 100, 10.4 for 32,000 tokens).
     """
 
     needs = frozenset({"labels", "logits"})
@@ -41,6 +43,9 @@ class CE(Objective, name="ce"):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         assert student.logits is not None
         rows = slice(len(batch) // batch.copies if self.views == "first" else None)
-        values = losses.cross_entropy(student.logits[rows], batch.labels[rows], label_smoothing=self.label_smoothing)
-        weight, mask = (None if part is None else part[rows] for part in (batch.weight, student.mask))
+        counts = counted(student, batch)
+        weight, mask = (None if part is None else part[rows] for part in (batch.weight, counts))
+        # What stands at a masked position need not be a class.
+        labels = batch.labels if counts is None else batch.labels.where(counts, IGNORED)
+        values = losses.cross_entropy(student.logits[rows], labels[rows], label_smoothing=self.label_smoothing)
         return {"ce": losses.mean(values, weight=weight, mask=mask)}

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 
 from limbeck import losses
-from limbeck.distributed import gather_rows
-from limbeck.errors import SettingError, check_number
+from limbeck.distributed import gather_rows, world_size
+from limbeck.errors import SettingError, SignalError, check_number
 from limbeck.objectives.base import Objective, Paper
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, rows
 
 
 class DIST(Objective, name="dist"):
     """Pearson correlation of student's and teacher's probabilities, along the classes and along the samples of a batch.
 
-    Logits (B, C). The terms are ``inter_class`` (1 less the correlation of a sample's probabilities over the classes, mean
-    over samples, which are weighted by ``batch.weight``) and ``intra_class`` (1 less the correlation of a class's
-    probabilities over the batch, mean over classes). Among several processes the rows are gathered, so that the batch is
-    that of all.
+    Logits (B, C), or (B, L, V) of token models, whose positions that the student's mask (B, L) counts are the samples (in
+    one process then, unless ``intra`` is 0: each has another number of them). The terms are ``inter_class`` (1 less the
+    correlation of a sample's probabilities over the classes, mean over samples, which are weighted by ``batch.weight``) and
+    ``intra_class`` (1 less the correlation of a class's probabilities over the batch, mean over classes). Among several
+    processes the rows are gathered, so that the batch is that of all.
 
     Args:
         temperature: T > 0; both softmaxes are taken at logits/T, and both terms are multiplied by T².
@@ -38,6 +39,7 @@ class DIST(Objective, name="dist"):
     """
 
     needs = frozenset({"logits"})
+    per_position = True
     batch_coupled = True
     minimum_batch = 2
     zero_when_equal = True
@@ -61,7 +63,17 @@ class DIST(Objective, name="dist"):
         if intra == 0:
             self.batch_coupled, self.minimum_batch = False, 1
 
+    def check(self, student: Signals, teacher: Signals, batch: Batch) -> None:
+        super().check(student, teacher, batch)
+        assert student.logits is not None
+        if student.logits.ndim > 2 and self.intra > 0 and world_size() > 1:
+            raise SignalError(
+                f"{self.expression()} correlates the positions of a batch, of which each process has another number: train "
+                "in one process, or take dist(intra=0)."
+            )
+
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
+        student, teacher, batch = rows(student, teacher, batch)
         assert student.logits is not None
         assert teacher.logits is not None
         ours, theirs = _log_softmax(student.logits, self.temperature), _log_softmax(teacher.logits, self.temperature)

@@ -9,7 +9,7 @@ from torch import Tensor
 from limbeck import losses
 from limbeck.errors import SettingError, SignalError, check_number, check_whole
 from limbeck.objectives.base import Objective, Paper
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, cleared, counted
 
 
 class DKD(Objective, name="dkd"):
@@ -79,15 +79,13 @@ class DKD(Objective, name="dkd"):
         self.warmup.fill_(min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
-        assert student.logits is not None
-        assert teacher.logits is not None
-        # What stands at a masked position need not be a class.
-        labels = batch.labels if student.mask is None else batch.labels.where(student.mask, 0)
-        target, non_target = _decoupled(student.logits, teacher.logits, labels, self.temperature)
+        counts = counted(student, batch)
+        ours, theirs, labels = (cleared(part, counts) for part in (student.logits, teacher.logits, batch.labels))
+        target, non_target = _decoupled(ours, theirs, labels, self.temperature)
         terms = {}
         for name, weight, values in (("target", self.alpha, target), ("non_target", self.beta, non_target)):
             if weight > 0:
-                mean = losses.mean(values, weight=batch.weight, mask=student.mask)
+                mean = losses.mean(values, weight=batch.weight, mask=counts)
                 terms[name] = self.warmup * (weight * self.temperature**2 * mean)
         return terms
 

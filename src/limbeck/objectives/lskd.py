@@ -10,7 +10,7 @@ from limbeck import losses
 from limbeck.errors import SettingError
 from limbeck.objectives.base import Attack, InitialStage, Objective, Paper, WeightedSum
 from limbeck.objectives.kd import KD
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, cleared
 
 
 class LSKD(Objective, name="lskd"):
@@ -49,7 +49,8 @@ class LSKD(Objective, name="lskd"):
             raise SettingError(f"objectives that compare logits must stand inside, and nothing else, got {inner}.")
         self.objective = inner
         self.needs = inner.needs
-        for trait in ("batch_coupled", "local_negatives", "zero_when_equal", "per_position", "order_free"):
+        traits = ("batch_coupled", "local_negatives", "zero_when_equal", "per_position", "any_vocabulary", "order_free")
+        for trait in traits:
             setattr(self, trait, getattr(inner, trait))
         self.labels_of_first_view = inner.labels_of_first_view
         self.minimum_batch, self.equal_channels = inner.minimum_batch, inner.equal_channels
@@ -101,6 +102,8 @@ def _parts(objective: Objective) -> list[Objective]:
 
 
 def _standardised(signals: Signals) -> Signals:
-    assert signals.logits is not None
-    attacked = None if signals.attacked is None else losses.standardise(signals.attacked)
-    return replace(signals, logits=losses.standardise(signals.logits), attacked=attacked)
+    return replace(
+        signals,
+        logits=losses.standardise(cleared(signals.logits, signals.mask)),
+        attacked=None if signals.attacked is None else losses.standardise(signals.attacked),
+    )

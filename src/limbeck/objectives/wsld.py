@@ -8,7 +8,7 @@ from torch import Tensor
 from limbeck import losses
 from limbeck.errors import check_number
 from limbeck.objectives.base import Objective, Paper
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, cleared, counted
 
 
 class WSLD(Objective, name="wsld"):
@@ -51,11 +51,10 @@ class WSLD(Objective, name="wsld"):
         self.temperature = temperature
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
-        assert student.logits is not None
-        assert teacher.logits is not None
-        behind = _weights(student.logits.detach(), teacher.logits, batch.labels)
-        values = behind * _soft_cross_entropy(student.logits, teacher.logits, self.temperature)
-        return {"wsld": self.temperature**2 * losses.mean(values, weight=batch.weight, mask=student.mask)}
+        counts = counted(student, batch)
+        ours, theirs, labels = (cleared(part, counts) for part in (student.logits, teacher.logits, batch.labels))
+        values = _weights(ours.detach(), theirs, labels) * _soft_cross_entropy(ours, theirs, self.temperature)
+        return {"wsld": self.temperature**2 * losses.mean(values, weight=batch.weight, mask=counts)}
 
 
 @losses.in_float32
