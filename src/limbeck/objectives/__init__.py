@@ -4,6 +4,7 @@ from limbeck.objectives.ab import AB
 from limbeck.objectives.afd import AFD
 from limbeck.objectives.at import AT
 from limbeck.objectives.base import InitialStage, Objective, Paper, WeightedSum
+from limbeck.objectives.bss import BSS
 from limbeck.objectives.cc import CC
 from limbeck.objectives.ce import CE
 from limbeck.objectives.ckd import CKD
@@ -48,6 +49,7 @@ __all__ = [
     "AB",
     "AFD",
     "AT",
+    "BSS",
     "CC",
     "CE",
     "CKD",
