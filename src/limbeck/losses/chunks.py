@@ -16,6 +16,8 @@ from torch import Tensor
 
 # Numbers in a chunk: 4 MB in float32. A layer's product wants more rows: its weights are read anew for every chunk.
 _OF_LOGITS, _OF_PRODUCTS = 2**20, 2**22
+# So many classes torch adds up well enough.
+_NARROW = 4096
 # Of long sequences chunks grow instead of becoming more: each is some calls, or nodes of a compiled graph.
 _MOST_CHUNKS = 64
 
@@ -174,7 +176,8 @@ def _values(loss: RowLoss, logits: Tensor, target: Tensor, mask: Tensor | None, 
 def _gradient(
     loss: RowLoss, logits: Tensor, target: Tensor, mask: Tensor | None, temperature: float, upstream: Tensor
 ) -> Tensor:
-    gradient = loss.gradient(*_read(logits, target, temperature)) * (upstream / temperature)[..., None]
+    scale = upstream if temperature == 1 else upstream / temperature
+    gradient = loss.gradient(*_read(logits, target, temperature)) * scale[..., None]
     return gradient if mask is None else gradient.where(mask[..., None], 0.0)
 
 
@@ -186,6 +189,8 @@ def _read(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, T
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
     scaled = logits if temperature == 1 else logits / temperature
+    if scaled.shape[-1] <= _NARROW:
+        return torch.log_softmax(scaled, dim=-1)
     shifted = scaled - scaled.detach().amax(dim=-1, keepdim=True)
     # torch.log_softmax on a CPU adds up one by one: over 128,000 float32 tokens the probabilities were wrong by 3e-4.
     return shifted - shifted.exp().sum(dim=-1, keepdim=True).log()

@@ -36,15 +36,15 @@ class KullbackLeibler:
     def values(self, log_student: Tensor, target: Tensor) -> Tensor:
         """(…) a value for each row."""
         gap = log_student - target
-        total = torch.zeros_like(gap[..., 0])
-        if self.of_teacher:
-            total = total + self.of_teacher * _mean(target, _excess(-gap, self.mix))
-        if self.of_student:
-            total = total + self.of_student * _mean(log_student, _excess(gap, 1 - self.mix))
-        return total
+        if not self.of_student:
+            return self.of_teacher * _mean(target, _excess(-gap, self.mix))
+        of_student = self.of_student * _mean(log_student, _excess(gap, 1 - self.mix))
+        return of_student + self.of_teacher * _mean(target, _excess(-gap, self.mix)) if self.of_teacher else of_student
 
     def gradient(self, log_student: Tensor, target: Tensor) -> Tensor:
         """(…, V) derivative of each row's value with respect to the student's logits/T."""
+        if not self.of_student and self.mix == 0:
+            return self.of_teacher * (log_student.exp() - target.exp())
         # q·∂D/∂q = q·(b·log(q/M) + (b·m - a·(1 - m))·p/M), less what is the same times q for every class.
         slope, q = None, log_student.exp()
         if self.of_student:

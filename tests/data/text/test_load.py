@@ -182,8 +182,8 @@ def test_settings_out_of_range(tmp_path: Path) -> None:
         load_text(path, header="no")  # type: ignore[arg-type]
 
 
-def test_real_problems(data_shared: Path, tmp_path: Path) -> None:
-    with tarfile.open(data_shared / "text" / "gsm8k.tar.xz") as archive:
+def test_real_problems(shared: Path, tmp_path: Path) -> None:
+    with tarfile.open(shared / "data" / "text" / "gsm8k.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     (folder,) = {path.parent for path in tmp_path.rglob("train.jsonl")}
     data = load_text(folder, val_fraction=0.1)
