@@ -160,9 +160,19 @@ def unchanged_batches(data: ImageData, split: ImageSplit, settings: RunSettings,
     )
 
 
-def every_sample(data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device) -> Iterable[Batch]:
-    """The whole split in order without augmentation, on every process; can be walked again."""
-    return _in_parts(data, split, settings, device, 0, 1)
+def every_sample(
+    data: ImageData,
+    split: ImageSplit,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    *,
+    part: int = 0,
+    parts: int = 1,
+) -> Iterable[Batch]:
+    """A split in order without augmentation; can be walked again. All of it, or one of so many contiguous parts."""
+    size, processes = (None, 0) if data.resident else (data.image_size, workers)
+    return eval_batches(split, batch_size, device, part, parts, image_size=size, workers=processes)
 
 
 def _in_order(
@@ -172,14 +182,8 @@ def _in_order(
 
 
 def _all_of(data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device) -> EvalBatches:
-    return lambda: _in_parts(data, split, settings, device, rank(), world_size())
-
-
-def _in_parts(
-    data: ImageData, split: ImageSplit, settings: RunSettings, device: torch.device, part: int, parts: int
-) -> Iterable[Batch]:
-    size, workers = (None, 0) if data.resident else (data.image_size, settings.workers)
-    return eval_batches(split, settings.batch_size, device, part, parts, image_size=size, workers=workers)
+    size, workers = settings.batch_size, settings.workers
+    return lambda: every_sample(data, split, size, device, workers, part=rank(), parts=world_size())
 
 
 def loader_feeds(

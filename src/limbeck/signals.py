@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ from torch.utils import _pytree as pytree
 
 # The label of a position at which nothing is learnt.
 IGNORED = -100
+
+
+# The fields with a row for each sample, and those with several such tensors by name.
+_EACH_ROW = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk")
+_GROUPS = ("features", "preactivations")
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,12 @@ class Signals:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Signals:
         """A copy with ``function`` applied to every tensor that has a row for each sample, but the mask."""
-        return replace(
-            self,
-            logits=None if self.logits is None else function(self.logits),
-            embedding=None if self.embedding is None else function(self.embedding),
-            features={name: function(value) for name, value in self.features.items()},
-            preactivations={name: function(value) for name, value in self.preactivations.items()},
-            stem=None if self.stem is None else function(self.stem),
-            embedding_map=None if self.embedding_map is None else function(self.embedding_map),
-            attacked=None if self.attacked is None else function(self.attacked),
-            peers=None if self.peers is None else function(self.peers),
-            trunk=None if self.trunk is None else function(self.trunk),
-        )
+        changed: dict[str, Any] = {
+            name: function(value) for name in _EACH_ROW if (value := getattr(self, name)) is not None
+        }
+        for group in _GROUPS:
+            changed[group] = {name: function(value) for name, value in getattr(self, group).items()}
+        return replace(self, **changed)
 
     def with_attacked(self, places: Tensor) -> Signals:
         """The signals of a batch of which the attacked images were the last rows; ``places`` is ``Batch.attacked``."""
@@ -91,18 +90,16 @@ class Signals:
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Signals:
         """The signals that :meth:`tensors` took apart."""
-        values: dict[str, Tensor] = {}
-        groups: dict[str, dict[str, Tensor]] = {"features": {}, "preactivations": {}}
+        values: dict[str, Any] = {group: {} for group in _GROUPS}
         for name, value in tensors.items():
             group, _, inner = name.partition(".")
-            groups.get(group, values)[inner or name] = value
-        return cls(**values, **groups)  # type: ignore[arg-type]
+            (values[group] if inner else values)[inner or name] = value
+        return cls(**values)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that has a row for each sample, by a name that tells where it is."""
-        alone = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk")
-        found = {name: getattr(self, name) for name in alone if _present(self, name)}
-        for group in ("features", "preactivations"):
+        found = {name: getattr(self, name) for name in _EACH_ROW if _present(self, name)}
+        for group in _GROUPS:
             found |= {f"{group}.{name}": value for name, value in getattr(self, group).items()}
         return found
 

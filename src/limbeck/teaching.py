@@ -275,7 +275,7 @@ class Teaching:
             "measured"
         )
         costs: list[Tensor] = []
-        for batch in every_sample(data, data.train, around.settings, around.device):
+        for batch in every_sample(data, data.train, around.settings.batch_size, around.device, around.settings.workers):
             batch = batch.to(around.device)
             with around.accelerator.autocast():
                 told = self._each(batch)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
-from limbeck.data import ImageData, ImageSplit, Preprocess, eval_batches
+from limbeck.data import ImageData, ImageSplit, Preprocess
 from limbeck.data.stratify import choose
 from limbeck.errors import SettingError, SignalError
 from limbeck.evaluate.answers import answer
@@ -17,6 +17,7 @@ from limbeck.evaluate.cifar_c import CifarC
 from limbeck.evaluate.collect import Gathered, Read, collect
 from limbeck.evaluate.embedding_map import LIMIT as MAP_LIMIT
 from limbeck.evaluate.transfer import AUTHORS_EPOCHS
+from limbeck.feeds import every_sample
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
 
@@ -89,11 +90,11 @@ class Bench:
 
     def batches(self, split: ImageSplit) -> Iterable[Batch]:
         """The split in order, without augmentation."""
-        return batches_of(self.data, split, self.batch_size, self.device, self.workers)
+        return every_sample(self.data, split, self.batch_size, self.device, self.workers)
 
     def foreign_batches(self, data: ImageData, split: ImageSplit) -> Iterable[Batch]:
         """A split of other data, its images with as many channels as this data's."""
-        batches = batches_of(data, split, self.batch_size, self.device, self.workers)
+        batches = every_sample(data, split, self.batch_size, self.device, self.workers)
         return recoloured(batches, self.data.in_channels)
 
     def sample(self, limit: int) -> ImageSplit:
@@ -121,14 +122,6 @@ def check_classes(who: str, logits: Tensor | None, data: ImageData) -> None:
         raise SignalError(
             f"{who}: the network tells {logits.shape[1]} classes apart, and {data.name} has {len(data.classes)}."
         )
-
-
-def batches_of(
-    data: ImageData, split: ImageSplit, batch_size: int, device: torch.device, workers: int
-) -> Iterable[Batch]:
-    """The images of a split in order, without augmentation; can be walked again."""
-    size, processes = (None, 0) if data.resident else (data.image_size, workers)
-    return eval_batches(split, batch_size, device, image_size=size, workers=processes)
 
 
 def split_of(data: ImageData, name: str) -> ImageSplit:

@@ -17,11 +17,12 @@ from limbeck.data import ImageData, load_data
 from limbeck.errors import LimbeckError, NonFiniteError, SettingError
 from limbeck.evaluate.accuracy import score_of
 from limbeck.evaluate.answers import as_module, tapped
-from limbeck.evaluate.bench import TEACHER, Bench, Options, batches_of, check_classes, split_of
+from limbeck.evaluate.bench import TEACHER, Bench, Options, check_classes, split_of
 from limbeck.evaluate.cost import Costs, costs
 from limbeck.evaluate.parts import COST, PARTS, WITH_EMBEDDING, check_options
 from limbeck.evaluate.record import Entry, Evaluation
 from limbeck.evaluate.training_data import other_damage
+from limbeck.feeds import every_sample
 from limbeck.machine import command_line, now, versions
 from limbeck.models.spec import parse_spec
 from limbeck.networks import Network, open_network, resolve
@@ -80,7 +81,7 @@ def evaluate_networks(
     images = data if isinstance(data, ImageData) else load_data(data)
     parts = check_options(options, images)
     place = torch.device(device)
-    first = next(iter(batches_of(images, split_of(images, split), 2, place, 0)))
+    first = next(iter(every_sample(images, split_of(images, split), 2, place, 0)))
     bench = Bench(
         networks={who: _open(each, who, images, first, place, (sizes or {}).get(who)) for who, each in given.items()},
         data=images,

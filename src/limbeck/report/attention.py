@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from limbeck.errors import is_finite
 from limbeck.report.material import Material, Method
-from limbeck.report.plates import Palette, Plate, clipped, style
+from limbeck.report.plates import Palette, Plate, add_colour_bar, clipped, style
 from limbeck.report.read import Run
 from limbeck.report.sections import Section
 
@@ -147,13 +147,7 @@ def _heat(palette: Palette, found: Attention) -> Figure:
         axes.set_ylabel("student's stage")
         if rows <= _WRITTEN and columns <= _WRITTEN:
             _write(axes, found)
-        bar = figure.colorbar(image, ax=axes, label="mean weight", fraction=0.05)
-        bar.ax.collections[0].set_rasterized(True)
-        bar.ax.spines["outline"].set_visible(False)
-        axes.spines[:].set_visible(False)
-        for each in (axes, bar.ax):
-            each.patch.set_visible(False)
-            each.tick_params(color=palette.grid, labelcolor=palette.ink, labelsize=9)
+        add_colour_bar(figure, axes, image, "mean weight", palette)
         return figure
 
 

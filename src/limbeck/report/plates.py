@@ -71,6 +71,17 @@ def style(palette: Palette) -> dict[Any, Any]:
     }
 
 
+def add_colour_bar(figure: Figure, axes: Any, image: Any, label: str, palette: Palette) -> None:
+    """Beside a map of colours what its colours mean; frames are left out, since a map has its own edge."""
+    bar = figure.colorbar(image, ax=axes, label=label, fraction=0.05)
+    bar.ax.collections[0].set_rasterized(True)
+    bar.ax.spines["outline"].set_visible(False)
+    axes.spines[:].set_visible(False)
+    for each in (axes, bar.ax):
+        each.patch.set_visible(False)
+        each.tick_params(color=palette.grid, labelcolor=palette.ink, labelsize=9)
+
+
 def save(figure: Figure, target: Path | TextIO, palette: Palette, kind: str, salt: str, **options: Any) -> None:
     """Write a figure as "svg" or "pdf", in which text stays text. One ``salt`` makes the same bytes of the same figure.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +73,8 @@ class TokenBatch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TokenBatch:
         """A copy with ``function`` applied to every tensor that is present."""
-        return TokenBatch(*(None if value is None else function(value) for value in _values(self)))  # type: ignore[arg-type]
+        values: list[Any] = [None if value is None else function(value) for value in _values(self)]
+        return TokenBatch(*values)
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """The batch on another device; the copy does not wait for the device."""

@@ -11,7 +11,7 @@ from limbeck.evaluate.fidelity import Fidelity, MatrixDifference
 from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import sheet
 from limbeck.report.evaluation._words import cast
-from limbeck.report.plates import Draw, Palette, Plate, clipped
+from limbeck.report.plates import Draw, Palette, Plate, add_colour_bar, clipped
 from limbeck.report.sections import Section
 
 _COLOURS = "viridis"
@@ -99,13 +99,7 @@ def _heat(values: np.ndarray, top: float, names: Sequence[str]) -> Draw:
             else:
                 axes.set_xlabel("class")
                 axes.set_ylabel("class")
-            bar = figure.colorbar(image, ax=axes, label="|difference|", fraction=0.05)
-            bar.ax.collections[0].set_rasterized(True)
-            bar.ax.spines["outline"].set_visible(False)
-            axes.spines[:].set_visible(False)
-            for each in (axes, bar.ax):
-                each.patch.set_visible(False)
-                each.tick_params(color=palette.grid, labelcolor=palette.ink, labelsize=9)
+            add_colour_bar(figure, axes, image, "|difference|", palette)
         return figure
 
     return draw
