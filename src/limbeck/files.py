@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,3 +41,32 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside ``path`` to write to; put in its place at the end of the block, removed if it fails.
+
+    A folder that is there is replaced, and deleted only when the new one stands in its place. The bytes are on the disk before.
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    temporary, replaced = (target.with_name(f".{target.name}-{mark}-{what}") for what in ("new", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        for inside in [*temporary.rglob("*"), temporary]:
+            _flush_to_disk(inside)
+        if target.exists():
+            target.rename(replaced)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(target)
+            raise
+        _flush_to_disk(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 from torch import nn
 
 from limbeck.errors import SettingError, unknown_name
 from limbeck.models.sources import InputSpec, Request, sources
-from limbeck.models.spec import PRETRAINED, ModelSpec, parse_spec
+from limbeck.models.spec import PRETRAINED, check_classes, check_positive, check_reserved, parse_spec
 from limbeck.models.weights import load_weights
 
 
@@ -65,9 +63,9 @@ def create_model(
     parsed = parse_spec(spec)
     source = sources()[parsed.source]
     numbers = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    _check_positive({name: parsed.arguments.get(name, number) for name, number in numbers.items()})
-    _check_reserved(parsed, source.reserved)
-    _check_classes(parsed, num_classes)
+    check_positive({name: parsed.arguments.get(name, number) for name, number in numbers.items()})
+    check_reserved(parsed, source.reserved)
+    check_classes(parsed, num_classes)
     file = parsed.weights if parsed.weights != PRETRAINED else None
     request = Request(
         name=parsed.name,
@@ -105,21 +103,3 @@ def list_models(pattern: str | None = None) -> list[ModelEntry]:
         for name in source.names()
         if fnmatchcase(name, name_pattern)
     ]
-
-
-def _check_positive(numbers: Mapping[str, Any]) -> None:
-    for name, number in numbers.items():
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise SettingError(f"{name} must be a positive whole number, got {number!r}.")
-
-
-def _check_reserved(parsed: ModelSpec, reserved: Mapping[str, str]) -> None:
-    for argument in parsed.arguments:
-        if argument in reserved:
-            raise SettingError(f"{parsed.text}: '{argument}' is not an argument here; {reserved[argument]}.")
-
-
-def _check_classes(parsed: ModelSpec, num_classes: int | None) -> None:
-    written: Any = parsed.arguments.get("num_classes", num_classes)
-    if num_classes is not None and written != num_classes:
-        raise SettingError(f"{parsed.text} has num_classes={written!r}, the data has {num_classes} classes.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from limbeck.errors import SettingError
 from limbeck.expression import parse_call
 from limbeck.models.sources import sources
 
-PRETRAINED = "pretrained"
+PRETRAINED, RANDOM = "pretrained", "random"
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class ModelSpec:
     weights: str | None
 
 
-def parse_spec(text: str) -> ModelSpec:
-    """Split a model's text into its parts.
+def parse_spec(text: str, *, unprefixed: str = "zoo") -> ModelSpec:
+    """Split a model's text into its parts. A name without a source before it is one of ``unprefixed``.
 
     Weights are all that follows the first ``@`` after the name and its arguments, so a path may hold any character. A
     name that is an existing folder may hold any too, in sources that take folders.
@@ -41,7 +42,7 @@ def parse_spec(text: str) -> ModelSpec:
         SettingError: the text cannot be read.
     """
     spec = text.strip()
-    source, rest = _split_source(spec)
+    source, rest = _split_source(spec, unprefixed)
     end = _name_end(rest, sources()[source].names_are_folders)
     name, tail = rest[:end].strip(), rest[end:]
     written, weights = _split_tail(tail)
@@ -53,10 +54,31 @@ def parse_spec(text: str) -> ModelSpec:
     return ModelSpec(shown, source, name, _arguments(name, written), None if weights is None else weights.strip())
 
 
-def _split_source(spec: str) -> tuple[str, str]:
+def check_positive(numbers: Mapping[str, Any]) -> None:
+    """Raise SettingError unless every number that is given is a whole one above 0."""
+    for name, number in numbers.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise SettingError(f"{name} must be a positive whole number, got {number!r}.")
+
+
+def check_reserved(parsed: ModelSpec, reserved: Mapping[str, str]) -> None:
+    """Raise SettingError for an argument that nobody may write, with what to write instead."""
+    for argument in parsed.arguments:
+        if argument in reserved:
+            raise SettingError(f"{parsed.text}: '{argument}' is not an argument here; {reserved[argument]}.")
+
+
+def check_classes(parsed: ModelSpec, num_classes: int | None) -> None:
+    """Raise SettingError when the text says another number of classes than the data."""
+    written: Any = parsed.arguments.get("num_classes", num_classes)
+    if num_classes is not None and written != num_classes:
+        raise SettingError(f"{parsed.text} has num_classes={written!r}, the data has {num_classes} classes.")
+
+
+def _split_source(spec: str, unprefixed: str) -> tuple[str, str]:
     prefix = re.match(r"([^:(@]*):", spec)
     if prefix is None:
-        return "zoo", spec
+        return unprefixed, spec
     if prefix[1].strip() in sources():
         return prefix[1].strip(), spec[prefix.end() :]
     return "module", spec

@@ -7,12 +7,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from limbeck.errors import SettingError, WeightsError, nearest, unknown_name
+
+Task = Literal["causal", "classification", "encoder"]
+"""What a language model answers with: logits of the next token, logits of classes, or hidden states alone."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,48 @@ class Built:
     new_classifier: bool = False
 
 
+@dataclass(frozen=True)
+class LanguageRequest:
+    """What a source is asked to build for text.
+
+    name, arguments: as in :class:`Request`.
+    task: what the network answers with.
+    vocabulary: tokens of the data's tokenizer; None for the source's own number.
+    num_classes: outputs of a classifier, 1 for regression; None for the source's own number.
+    context: positions that the network must have; None for the source's own number.
+    published: whether the source's own weights are wanted; None where nobody said.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    task: Task
+    vocabulary: int | None
+    num_classes: int | None
+    context: int | None
+    published: bool | None
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes, wherever it was written."""
+        number: int | None = self.arguments.get("num_classes", self.num_classes)
+        return number
+
+
+@dataclass(frozen=True)
+class BuiltLanguage:
+    """What a source gives back for text.
+
+    published: whether the source's own weights are in it.
+    tokenizer_folder: folder or name with its tokenizer; None where the source has none.
+    new_classifier: True when the weights had no classifier of this many classes, so that it starts at random.
+    """
+
+    network: nn.Module
+    published: bool = False
+    tokenizer_folder: str | None = None
+    new_classifier: bool = False
+
+
 class Source(ABC):
     """A place that builds networks by name.
 
@@ -85,6 +130,19 @@ class Source(ABC):
     @abstractmethod
     def build(self, request: Request) -> Built:
         """The network; raises SettingError for a name or argument that does not exist, WeightsError without weights."""
+
+    def build_language(self, request: LanguageRequest) -> BuiltLanguage:
+        """The language model; raises as :meth:`build` does, and SettingError in a source that has none."""
+        raise SettingError(
+            f"{self.name}:{request.name} is no language model. Those are hf:NAME, hf:FOLDER, MODULE:FACTORY and the ones "
+            "that 'limbeck list models language:*' names."
+        )
+
+    def tokenizer(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """The tokenizer that belongs to a language model; raises SettingError where there is none."""
+        raise SettingError(
+            f"{self.name}:{name} has no tokenizer of its own; name the folder or model of one, as in hf:FOLDER."
+        )
 
     def names(self) -> Sequence[str]:
         """Names that ``limbeck list models`` shows; none when they cannot be counted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +13,15 @@ from typing import Any
 from torch import nn
 
 from limbeck.errors import SettingError, nearest, unknown_name
-from limbeck.models.sources.base import Built, Request, Source, check_arguments, no_published_weights
+from limbeck.models.sources.base import (
+    Built,
+    BuiltLanguage,
+    LanguageRequest,
+    Request,
+    Source,
+    check_arguments,
+    no_published_weights,
+)
 from limbeck.models.sources.registry import register_source, sources
 
 
@@ -21,15 +29,13 @@ from limbeck.models.sources.registry import register_source, sources
 class FactorySource(Source):
     """``my_package.nets:make_net(width=3)``: also with ``module:`` before it.
 
-    ``num_classes``, ``in_channels`` and ``image_size`` are passed when the factory has parameters of these names. The
-    current directory is importable.
+    ``num_classes``, ``in_channels`` and ``image_size`` (for text: ``task``, ``vocabulary``, ``num_classes`` and ``context``)
+    are passed when the factory has parameters of these names. The current directory is importable.
     """
 
     name = "module"
 
     def build(self, request: Request) -> Built:
-        module_name, _, factory_name = request.name.partition(":")
-        factory = _factory(_module(module_name), factory_name)
         if request.pretrained:
             raise no_published_weights(request.name)
         offered = {
@@ -37,14 +43,31 @@ class FactorySource(Source):
             "in_channels": request.in_channels,
             "image_size": request.image_size,
         }
-        parameters = inspect.signature(factory).parameters
-        known = {name: value for name, value in offered.items() if name in parameters and value is not None}
-        arguments = {**known, **request.arguments}
-        check_arguments(request.name, factory, arguments)
-        network = factory(**arguments)
-        if not isinstance(network, nn.Module):
-            raise SettingError(f"{request.name} returned a {type(network).__name__}; expected a torch.nn.Module.")
-        return Built(network)
+        return Built(_made(request.name, request.arguments, offered))
+
+    def build_language(self, request: LanguageRequest) -> BuiltLanguage:
+        if request.published:
+            raise no_published_weights(request.name)
+        offered = {
+            "task": request.task,
+            "vocabulary": request.vocabulary,
+            "num_classes": request.num_classes,
+            "context": request.context,
+        }
+        return BuiltLanguage(_made(request.name, request.arguments, offered))
+
+
+def _made(name: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]) -> nn.Module:
+    module_name, _, factory_name = name.partition(":")
+    factory = _factory(_module(module_name), factory_name)
+    parameters = inspect.signature(factory).parameters
+    known = {key: value for key, value in offered.items() if key in parameters and value is not None}
+    given = {**known, **arguments}
+    check_arguments(name, factory, given)
+    network = factory(**given)
+    if not isinstance(network, nn.Module):
+        raise SettingError(f"{name} returned a {type(network).__name__}; expected a torch.nn.Module.")
+    return network
 
 
 def _module(name: str) -> ModuleType:

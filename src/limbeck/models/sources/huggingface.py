@@ -1,22 +1,29 @@
-"""Image classifiers of Hugging Face transformers, from the hub or a folder."""
+"""Image classifiers and language models of Hugging Face transformers, from the hub or a folder."""
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from limbeck.errors import MissingExtraError, SettingError, unknown_name
-from limbeck.models.sources.base import Built, InputSpec, Request, Source, unreachable_weights
+from limbeck.errors import SettingError
+from limbeck.models.sources.base import (
+    Built,
+    BuiltLanguage,
+    InputSpec,
+    LanguageRequest,
+    Request,
+    Source,
+    unreachable_weights,
+)
 from limbeck.models.sources.registry import register_source
+from limbeck.models.sources.transformers_config import WHERE, folder_of, import_transformers, read_config
 
-_WHERE = ("revision", "subfolder", "cache_dir", "local_files_only")
 _NO_REMOTE_CODE = "code from the hub is never run; install it and write MODULE:FACTORY"
 
 
 @register_source
 class HuggingFaceSource(Source):
-    """``hf:google/vit-base-patch16-224``, ``hf:path/to/folder(hidden_dropout_prob=0.1)``.
+    """``hf:google/vit-base-patch16-224``, ``hf:path/to/folder(hidden_dropout_prob=0.1)``, and language models alike.
 
     Published weights are the default; ``@FILE`` builds the network from its configuration and takes a file's weights.
     """
@@ -30,20 +37,16 @@ class HuggingFaceSource(Source):
     }
 
     def build(self, request: Request) -> Built:
-        try:
-            from transformers import AutoModelForImageClassification
-        except ImportError:
-            raise MissingExtraError("transformers", "text", "a model of hf:") from None
-
+        auto = import_transformers("a model of hf:").AutoModelForImageClassification
         label = f"hf:{request.name}"
-        folder = str(Path(request.name).expanduser()) if request.name.startswith("~") else request.name
-        where = {name: value for name, value in request.arguments.items() if name in _WHERE}
+        folder = folder_of(request.name)
+        where = {name: value for name, value in request.arguments.items() if name in WHERE}
         config = _config(label, folder, where, request)
         try:
             if request.weights_follow:
-                network = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+                network = auto.from_config(config, trust_remote_code=False)
                 return Built(network, _input_spec(folder, where))
-            network, loaded = AutoModelForImageClassification.from_pretrained(
+            network, loaded = auto.from_pretrained(
                 folder,
                 config=config,
                 trust_remote_code=False,
@@ -58,29 +61,27 @@ class HuggingFaceSource(Source):
         new = bool(loaded["missing_keys"] or loaded["mismatched_keys"])
         return Built(network, _input_spec(folder, where), new)
 
+    def build_language(self, request: LanguageRequest) -> BuiltLanguage:
+        from limbeck.models.language.published import build_published
+
+        return build_published(request)
+
+    def tokenizer(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        from limbeck.models.language.published import published_tokenizer
+
+        return published_tokenizer(name, arguments)
+
 
 def _config(label: str, folder: str, where: dict[str, Any], request: Request) -> Any:
-    from transformers import AutoConfig
-
-    read = partial(AutoConfig.from_pretrained, folder, trust_remote_code=False, **where)
-    try:
-        config = read()
-    except OSError as error:
-        raise unreachable_weights(label, error) from error
-    except ValueError as error:
-        raise SettingError(f"{label} is not a model that transformers can build: {error}") from error
-    accepted = sorted({*config.to_dict(), *_WHERE})
-    changes = {name: value for name, value in request.arguments.items() if name not in (*_WHERE, "num_classes")}
-    for name in changes:
-        if name not in accepted:
-            raise SettingError(unknown_name(f"argument of {label}", name, accepted))
+    changes = {name: value for name, value in request.arguments.items() if name not in (*WHERE, "num_classes")}
+    config = read_config(label, folder, where, changes)
     channels = getattr(config, "num_channels", request.in_channels)
     if channels != request.in_channels:
         raise SettingError(f"{label} takes images of {channels} channels, the data has {request.in_channels}.")
     # Asked for only when it differs, since it replaces the names of the classes.
     if request.classes not in (None, config.num_labels):
-        changes["num_labels"] = request.classes
-    return read(**changes)
+        config.num_labels = request.classes
+    return config
 
 
 def _input_spec(folder: str, where: dict[str, Any]) -> InputSpec | None:

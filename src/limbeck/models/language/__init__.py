@@ -1,0 +1,33 @@
+"""Language models by name, their layers, their adapters, and the folders that other tools read."""
+
+from limbeck.models.language.create import CreatedLanguageModel, create_language_model, load_tokenizer
+from limbeck.models.language.folder import WrittenFolder, write_folder
+from limbeck.models.language.layers import keep_layers, layers_of
+from limbeck.models.language.lora import (
+    adapter_state,
+    has_adapters,
+    load_adapter_state,
+    merged,
+    with_lora,
+    without_adapters,
+)
+from limbeck.models.language.sizes import context_of, embedding_of, vocabulary_of
+
+__all__ = [
+    "CreatedLanguageModel",
+    "WrittenFolder",
+    "adapter_state",
+    "context_of",
+    "create_language_model",
+    "embedding_of",
+    "has_adapters",
+    "keep_layers",
+    "layers_of",
+    "load_adapter_state",
+    "load_tokenizer",
+    "merged",
+    "vocabulary_of",
+    "with_lora",
+    "without_adapters",
+    "write_folder",
+]

@@ -1,0 +1,139 @@
+"""Published language models: those of Hugging Face transformers, from the hub or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from limbeck.errors import MissingExtraError, SettingError, WeightsError, check_choice
+from limbeck.models.language.architectures import CLASSES
+from limbeck.models.language.layers import keep_layers
+from limbeck.models.sources.base import BuiltLanguage, LanguageRequest, Task, unreachable_weights
+from limbeck.models.sources.transformers_config import WHERE, folder_of, import_transformers, read_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FILES = (*WHERE, "gguf_file")
+_OURS = (*_FILES, "dtype", "attn_implementation", "keep_layers", "num_classes")
+_DTYPES = ("float32", "bfloat16", "float16")
+_SHOWN = 4
+
+
+def build_published(request: LanguageRequest) -> BuiltLanguage:
+    """A language model that transformers knows.
+
+    ``hf:NAME-OR-FOLDER`` takes arguments of its configuration, and besides: ``gguf_file`` (its weights as GGUF), ``dtype``
+    (``float32``, which is the default whatever the file holds, ``bfloat16`` or ``float16``), ``attn_implementation`` as
+    transformers names it, ``keep_layers`` (see :func:`limbeck.models.language.keep_layers`), and ``revision``, ``subfolder``,
+    ``cache_dir`` and ``local_files_only``, which say where its files are.
+
+    Raises:
+        SettingError, WeightsError, MissingExtraError: see :func:`limbeck.models.language.create_language_model`.
+    """
+    label, folder = f"hf:{request.name}", folder_of(request.name)
+    transformers = import_transformers(f"the language model {label}")
+    where = _where(request.arguments)
+    config = _config(label, folder, where, request)
+    arguments = _arguments(label, request.arguments)
+    auto = getattr(transformers, CLASSES[request.task])
+    published = request.published is not False
+    new_classifier = False
+    try:
+        if published:
+            network, loaded = auto.from_pretrained(
+                folder,
+                config=config,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **where,
+                **arguments,
+            )
+            new_classifier = _check_loaded(label, request.task, network, loaded)
+        else:
+            network = auto.from_config(config, trust_remote_code=False, **arguments)
+    except OSError as error:
+        raise unreachable_weights(label, error) from error
+    except ValueError as error:
+        if isinstance(error, WeightsError):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise SettingError(
+            f"{label} cannot be built by transformers for the task '{request.task}': {reason}"
+        ) from error
+    if "keep_layers" in request.arguments:
+        network = keep_layers(network, request.arguments["keep_layers"])
+    return BuiltLanguage(network, published, folder, new_classifier)
+
+
+def published_tokenizer(name: str, arguments: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a published model. Code from the hub is never run.
+
+    Raises:
+        SettingError: there is none, or it cannot be read.
+        MissingExtraError: transformers or gguf is not installed.
+    """
+    transformers = import_transformers(f"the tokenizer of hf:{name}")
+    where = _where(arguments)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of(name), trust_remote_code=False, **where)
+    except Exception as error:  # tokenizers of many kinds are read by many libraries, each with errors of its own
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise SettingError(
+            f"hf:{name} has no tokenizer that transformers can read ({reason.strip().rstrip(':.')}). Is its tokenizer.json there? "
+            "Name the folder or model of another one, as in hf:FOLDER."
+        ) from error
+    if not len(tokenizer):
+        raise SettingError(f"the tokenizer of hf:{name} has no tokens; its vocabulary file is missing.")
+    return tokenizer
+
+
+def _where(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    where = {name: value for name, value in arguments.items() if name in _FILES}
+    if "gguf_file" in where and find_spec("gguf") is None:
+        raise MissingExtraError("gguf", "text", f"reading {where['gguf_file']}")
+    return where
+
+
+def _config(label: str, folder: str, where: Mapping[str, Any], request: LanguageRequest) -> Any:
+    changes = {name: value for name, value in request.arguments.items() if name not in _OURS}
+    config = read_config(label, folder, where, changes, _OURS)
+    if config.is_encoder_decoder:
+        raise SettingError(f"{label} is an encoder with a decoder; limbeck takes decoders and encoders alone.")
+    # Asked for only when it differs, since it replaces the names of the classes.
+    if request.classes not in (None, config.num_labels):
+        config.num_labels = request.classes
+    return config
+
+
+def _arguments(label: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    dtype = written.get("dtype", _DTYPES[0])
+    check_choice(f"{label}: dtype", dtype, _DTYPES)
+    chosen = {name: written[name] for name in ("attn_implementation",) if name in written}
+    return {"dtype": getattr(torch, dtype), **chosen}
+
+
+def _check_loaded(label: str, task: Task, network: nn.Module, loaded: Mapping[str, Any]) -> bool:
+    """Whether the classifier is new; anything else that the weights lack is an error, since it would be random."""
+    found = [*loaded["missing_keys"], *loaded["mismatched_keys"]]
+    names = sorted(name if isinstance(name, str) else name[0] for name in found)
+    lacking = [name for name in names if not _may_be_new(name, task, str(network.base_model_prefix))]
+    if lacking:
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        raise WeightsError(
+            f"{label} has no weights of the right shape for {', '.join(lacking[:_SHOWN])}{more}, which {type(network).__name__} "
+            f"needs. It was published for something else than the task '{task}', or an argument changes its shape; "
+            f"{label}@random starts from random weights."
+        )
+    return bool(names)
+
+
+def _may_be_new(name: str, task: Task, base: str) -> bool:
+    # A pooler belongs to what was trained on top of an encoder, and is in its module all the same.
+    pooled = "pooler" in name.split(".")
+    return task != "causal" and (pooled or (task == "classification" and not name.startswith(f"{base}.")))
