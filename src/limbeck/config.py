@@ -396,3 +396,15 @@ class DemoSettings(Settings):
     )
     runs_dir: Path = Field(default=Path("runs"), description="Where the demo's folder goes; an older demo is kept.")
     as_json: bool = Field(default=False, description="Print the table as JSON.")
+
+
+class PruneLayersSettings(Settings):
+    """Make a student of a language model by keeping some of its layers."""
+
+    model: str | None = Field(default=None, description="Language model, as in hf:FOLDER or hf:NAME.")
+    keep: str | None = Field(default=None, description="Layers to keep, counted from 0, as in 0,4,8.")
+    output: Path | None = Field(default=None, description="Folder for the network and its tokenizer.")
+    task: Literal["causal", "classification", "encoder"] | None = Field(
+        default=None, description="What the network answers with; as it was published."
+    )
+    overwrite: bool = Field(default=False, description="Replace an output folder that holds a language model.")

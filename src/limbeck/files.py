@@ -22,9 +22,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        temporary.unlink()
+        mode = _mode_of_new_file(temporary)
         yield temporary
         # Some writers (safetensors) make a file that nobody else may read, which is no use to a server.
         temporary.chmod(mode)
@@ -33,6 +31,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush_to_disk(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _mode_of_new_file(path: Path) -> int:
+    path.touch()
+    mode = path.stat().st_mode
+    path.unlink()
+    return mode
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -55,9 +60,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary, replaced = (target.with_name(f".{target.name}-{mark}-{what}") for what in ("new", "old"))
     temporary.mkdir()
     try:
+        mode = _mode_of_new_file(temporary / "probe")
         yield temporary
-        for inside in [*temporary.rglob("*"), temporary]:
-            _flush_to_disk(inside)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                # Some writers (safetensors) make a file that nobody else may read, which is no use to a server.
+                file.chmod(mode)
+            _flush_to_disk(file)
+        _flush_to_disk(temporary)
         if target.exists():
             target.rename(replaced)
         try:

@@ -72,12 +72,14 @@ def _models(pattern: str | None) -> tuple[list[Row], str]:
         }
         for entry in entries
     ]
-    remark = "Parameters are for RGB images and 100 classes." if any(row["parameters"] for row in rows) else ""
+    counted = {entry.source for entry in entries if entry.parameters is not None}
+    remarks = [remark for source, remark in _COUNTED.items() if source in counted]
     if pattern is None:
-        remark += (
-            " More networks: 'limbeck list models timm:*' or torchvision:*; hf:NAME and my_package.module:factory."
+        remarks.append(
+            "More networks: 'limbeck list models timm:*', torchvision:* or, for text, language:*; hf:NAME and "
+            "my_package.module:factory."
         )
-    return rows, remark
+    return rows, " ".join(remarks)
 
 
 def _data(pattern: str | None) -> tuple[list[Row], str]:
@@ -91,6 +93,10 @@ def _data(pattern: str | None) -> tuple[list[Row], str]:
     return rows, ""
 
 
+_COUNTED = {
+    "zoo": "Parameters are for RGB images and 100 classes.",
+    "language": "Parameters of language models are for 32,000 tokens.",
+}
 # Too wide for a table in a terminal; 'limbeck explain' shows them.
 _ONLY_JSON = frozenset({"presets", "paper", "link"})
 _LISTS: dict[str, Callable[[str | None], tuple[list[Row], str]]] = {

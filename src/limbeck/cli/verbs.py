@@ -143,6 +143,20 @@ _ALL = (
         examples=(("all formats of a finished run", "limbeck export runs/NAME --output deploy"),),
     ),
     Verb(
+        name="prune-layers",
+        section="Work",
+        help="Make a student of a language model by keeping some of its layers.",
+        settings="limbeck.config:PruneLayersSettings",
+        handler="limbeck.cli.prune_layers:prune_layers",
+        positional=("model",),
+        examples=(
+            (
+                "every third layer of a decoder of twelve",
+                "limbeck prune-layers hf:NAME --keep 0,3,6,9 --output student",
+            ),
+        ),
+    ),
+    Verb(
         name="list",
         section="Look",
         help="List objectives, presets, models or data sets.",

@@ -1,6 +1,6 @@
 """Language models by name, their layers, their adapters, and the folders that other tools read."""
 
-from limbeck.models.language.create import CreatedLanguageModel, create_language_model, load_tokenizer
+from limbeck.models.language.create import CreatedLanguageModel, create_language_model, load_tokenizer, usual_task
 from limbeck.models.language.folder import WrittenFolder, write_folder
 from limbeck.models.language.layers import keep_layers, layers_of
 from limbeck.models.language.lora import (
@@ -11,10 +11,12 @@ from limbeck.models.language.lora import (
     with_lora,
     without_adapters,
 )
+from limbeck.models.language.prune import PrunedModel, prune_layers
 from limbeck.models.language.sizes import context_of, embedding_of, vocabulary_of
 
 __all__ = [
     "CreatedLanguageModel",
+    "PrunedModel",
     "WrittenFolder",
     "adapter_state",
     "context_of",
@@ -26,6 +28,8 @@ __all__ = [
     "load_adapter_state",
     "load_tokenizer",
     "merged",
+    "prune_layers",
+    "usual_task",
     "vocabulary_of",
     "with_lora",
     "without_adapters",

@@ -46,8 +46,9 @@ def create_language_model(
     context: int | None = None,
     pad: int | None = None,
     end: int | None = None,
+    dtype: str = "float32",
 ) -> CreatedLanguageModel:
-    """A language model from ``[SOURCE:]NAME[(keyword=literal, …)][@WEIGHTS]``, with weights in float32.
+    """A language model from ``[SOURCE:]NAME[(keyword=literal, …)][@WEIGHTS]``.
 
     Sources are the models that are made here (``llama``, ``bert`` and their sizes; no prefix needed), ``hf`` and any
     importable ``module:factory``. Weights are a file, ``pretrained``, the source's own, or ``random``. ``hf`` takes its own
@@ -62,6 +63,8 @@ def create_language_model(
         context: positions that texts need; networks made here get as many, others must have at least as many.
         pad: the token that fills rows up, which a decoder needs to know to classify texts of several lengths.
         end: the token that ends a text, written into the configuration where that has none.
+        dtype: of the weights, where the text does not say: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the
+            published file holds. Training wants float32 (and ``precision`` for speed).
 
     Raises:
         SettingError: the text, a name, an argument or a number cannot be used, or the network is too small for the tokens.
@@ -85,15 +88,29 @@ def create_language_model(
             vocabulary=vocabulary,
             num_classes=num_classes,
             context=context,
+            dtype=dtype,
             published=None if parsed.weights is None else parsed.weights == PRETRAINED,
         )
     )
     if file is not None:
         load_weights(built.network, file, setting=parsed.text)
     _check_tokens(built.network, parsed.text, vocabulary, context)
-    _tell_special_tokens(built.network, pad, end)
+    _tell_tokens(built.network, pad, end)
+    _tell_regression(built.network, task)
     weights = file or (PRETRAINED if built.published else None)
     return CreatedLanguageModel(built.network, parsed.text, weights, built.tokenizer_folder, built.new_classifier)
+
+
+def usual_task(spec: str) -> Task:
+    """What the language model that a text names was made to answer with; its weights are not read.
+
+    Raises:
+        SettingError, WeightsError, MissingExtraError: see :func:`create_language_model`.
+    """
+    parsed = parse_spec(spec, unprefixed=SOURCE)
+    source = sources()[parsed.source]
+    check_reserved(parsed, source.reserved)
+    return source.language_task(parsed.name, parsed.arguments)
 
 
 def load_tokenizer(spec: str) -> PreTrainedTokenizerBase:
@@ -126,7 +143,7 @@ def _check_tokens(network: nn.Module, name: str, vocabulary: int | None, context
         raise SettingError(f"{name} takes texts of at most {positions} tokens, {context} are asked for.")
 
 
-def _tell_special_tokens(network: nn.Module, pad: int | None, end: int | None) -> None:
+def _tell_tokens(network: nn.Module, pad: int | None, end: int | None) -> None:
     """Write the tokens into the configuration, from where transformers' own code and a released folder take them."""
     holders = [getattr(network, name, None) for name in ("config", "generation_config")]
     for holder in (holder for holder in holders if holder is not None):
@@ -136,3 +153,10 @@ def _tell_special_tokens(network: nn.Module, pad: int | None, end: int | None) -
         if end is not None and holder.eos_token_id is None:
             check_whole("end", end, low=0)
             holder.eos_token_id = end
+
+
+def _tell_regression(network: nn.Module, task: Task) -> None:
+    config = getattr(network, "config", None)
+    # One number is a probability for transformers' pipelines unless the configuration says what it is.
+    if task == "classification" and config is not None and config.num_labels == 1:
+        config.problem_type = "regression"

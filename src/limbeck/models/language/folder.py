@@ -51,7 +51,9 @@ def write_folder(network: nn.Module, tokenizer: Any, path: Path, *, overwrite: b
     """
     check_folder(path, overwrite)
     if not callable(getattr(network, "save_pretrained", None)):
-        raise SettingError(f"{type(network).__name__} is no network of transformers, so it cannot write itself as a folder.")
+        raise SettingError(
+            f"{type(network).__name__} is no network of transformers, so it cannot write itself as a folder."
+        )
     try:
         with atomic_folder(path) as temporary:
             network.save_pretrained(temporary)  # type: ignore[operator]  # checked above

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ def layers_of(network: nn.Module) -> nn.ModuleList:
     Raises:
         SettingError: there is none, or more than one.
     """
-    return network.get_submodule(_layers_path(network))  # type: ignore[return-value]  # checked there
+    layers = network.get_submodule(_layers_path(network))
+    assert isinstance(layers, nn.ModuleList)
+    return layers
 
 
 def keep_layers(network: nn.Module, layers: Sequence[int]) -> nn.Module:
@@ -39,31 +42,44 @@ def keep_layers(network: nn.Module, layers: Sequence[int]) -> nn.Module:
         SettingError: an index that cannot be used, a network without one list of layers, or one whose layers differ by
             their place in a way that its configuration cannot say.
     """
+    kept = check_places(layers)
     path = _layers_path(network)
     every = layers_of(network)
-    kept = _checked(layers, len(every), type(network).__name__)
+    _check_inside(kept, len(every), type(network).__name__)
     # What is left out is not copied: copying a large network whole would need its memory twice.
     memo: dict[int, Any] = {id(layer): nn.Identity() for place, layer in enumerate(every) if place not in kept}
     student = copy.deepcopy(network, memo)
     inside = student.get_submodule(path)
-    chosen = nn.ModuleList(inside[place] for place in kept)  # type: ignore[index]  # a ModuleList
+    assert isinstance(inside, nn.ModuleList)
+    chosen = nn.ModuleList(inside[place] for place in kept)
     for place, layer in enumerate(chosen):
         _renumber(layer, place)
     parent, _, name = path.rpartition(".")
     setattr(student.get_submodule(parent), name, chosen)
-    _shorten(student.config, kept, len(every))  # type: ignore[arg-type]
+    _shorten(student.config, kept, len(every))
     _check_says_so(student)
     return student
 
 
+def check_places(layers: object) -> list[int]:
+    """The layers to keep, or SettingError unless they are indices from 0, ascending, each once."""
+    given: list[object] = list(layers) if isinstance(layers, list | tuple) else []
+    kept = [place for place in given if isinstance(place, int) and not isinstance(place, bool) and place >= 0]
+    if not given or len(kept) < len(given):
+        raise SettingError(f"layers to keep must be whole numbers from 0, as in [0, 4, 8], got {layers!r}.")
+    if any(place <= before for before, place in pairwise(kept)):
+        raise SettingError(f"layers to keep must ascend, each once, got {kept}.")
+    return kept
+
+
 def _layers_path(network: nn.Module) -> str:
-    config = getattr(network, "config", None)
+    config: Any = getattr(network, "config", None)
     count = getattr(config.get_text_config(), "num_hidden_layers", None) if config is not None else None
     name = type(network).__name__
     if count is None:
         raise SettingError(f"{name} does not say how many layers it has; layers are kept of transformers' networks.")
     lists = {path: module for path, module in network.named_modules() if isinstance(module, nn.ModuleList)}
-    found = [path for path, module in lists.items() if len(module) == count and _attends(module)]
+    found: list[str] = [path for path, module in lists.items() if len(module) == count and _attends(module)]
     if len(found) != 1:
         seen = ", ".join(found) or "none"
         raise SettingError(f"{name} should have one list of its {count} layers of attention; found: {seen}.")
@@ -76,16 +92,10 @@ def _attends(layers: nn.ModuleList) -> bool:
     return any("att" in name.lower() or "mixer" in name for name in names)
 
 
-def _checked(layers: Sequence[int], count: int, name: str) -> list[int]:
-    kept = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else []
-    if not kept or any(not isinstance(place, int) or isinstance(place, bool) for place in kept):
-        raise SettingError(f"layers to keep must be a list of whole numbers, as in [0, 4, 8], got {layers!r}.")
-    outside = [place for place in kept if not 0 <= place < count]
+def _check_inside(kept: Sequence[int], count: int, name: str) -> None:
+    outside = [place for place in kept if place >= count]
     if outside:
         raise SettingError(f"{name} has the layers 0 to {count - 1}, and {outside[0]} is to be kept.")
-    if any(place <= before for before, place in zip(kept, kept[1:], strict=False)):
-        raise SettingError(f"layers to keep must ascend, each once, got {kept}.")
-    return kept
 
 
 def _renumber(layer: nn.Module, place: int) -> None:
@@ -110,6 +120,6 @@ def _check_says_so(student: nn.Module) -> None:
     if ours != theirs:
         differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
         raise SettingError(
-            f"the layers of {type(student).__name__} differ by their place, and its configuration cannot say so for these ones: "
-            f"{', '.join(differing[:4])} would not fit. Keep others."
+            f"the layers of {type(student).__name__} differ by their place, and its configuration cannot say so for the "
+            f"ones to keep: {', '.join(differing[:4])} would not fit. Keep others."
         )

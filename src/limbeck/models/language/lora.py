@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,8 +27,9 @@ def with_lora(
     """The network with adapters: ``y = W x + (alpha / rank) B A x`` in each target, W frozen, A and B to be trained.
 
     A starts at random from torch's global seed and B at zero, so that the network computes what it did. Adapters of a network
-    in bfloat16 are float32. The network itself gets the adapters (it is changed, not copied) and is wrapped by peft: the wrapper is
-    called as the network is, and its ``state_dict`` holds both. Gradient checkpointing works, switched on before or after.
+    in bfloat16 are float32. The network itself gets the adapters (it is changed, not copied) and is wrapped by peft: the
+    wrapper is called as the network is, and its ``state_dict`` holds both. Gradient checkpointing works, switched on before or
+    after.
 
     Args:
         network: of transformers, or any with linear layers.
@@ -37,8 +39,8 @@ def with_lora(
         targets: names of linear layers as their last part (``q_proj``) or as a whole path; None for all projections of all
             attentions. The paper adapts two of them, query and value.
         dropout: on the input of the adapters, in [0, 1).
-        train_classifier: train the layers after the last hidden state of a classifier too, as a new, random one must be. They are
-            copies, so that the original stays.
+        train_classifier: train the layers after the last hidden state of a classifier too, as a new, random one must be.
+            They are copies, so that the original stays.
 
     Raises:
         SettingError: a number out of its range, a target that is no linear layer, nothing to adapt, or adapters that are
@@ -64,7 +66,10 @@ def with_lora(
         fan_in_fan_out=not isinstance(linear[paths[0]], nn.Linear),
         modules_to_save=_classifier_of(network) if train_classifier else None,
     )
-    wrapped: nn.Module = peft.get_peft_model(network, config)
+    with warnings.catch_warnings():
+        # peft asks transformers by an old name, which is nothing that a user could change.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        wrapped: nn.Module = peft.get_peft_model(network, config)
     return wrapped
 
 
@@ -109,8 +114,8 @@ def load_adapter_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     )
     if differing:
         raise WeightsError(
-            f"the adapters do not fit: {', '.join(differing[:4])} ({len(differing)} in all) are missing, unexpected or of another "
-            "shape. Rank, targets and the trained classifier must be those that they were made with."
+            f"the adapters do not fit: {', '.join(differing[:4])} ({len(differing)} in all) are missing, unexpected or of "
+            "another shape. Rank, targets and the trained classifier must be those that they were made with."
         )
     for name, tensor in state.items():
         expected[name].copy_(tensor)

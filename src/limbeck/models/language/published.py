@@ -6,21 +6,19 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
-from limbeck.errors import MissingExtraError, SettingError, WeightsError, check_choice
+from limbeck.errors import MissingExtraError, SettingError, WeightsError
 from limbeck.models.language.architectures import CLASSES
 from limbeck.models.language.layers import keep_layers
 from limbeck.models.sources.base import BuiltLanguage, LanguageRequest, Task, unreachable_weights
-from limbeck.models.sources.transformers_config import WHERE, folder_of, import_transformers, read_config
+from limbeck.models.sources.transformers_config import WHERE, dtype_of, folder_of, import_transformers, read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FILES = (*WHERE, "gguf_file")
 _OURS = (*_FILES, "dtype", "attn_implementation", "keep_layers", "num_classes")
-_DTYPES = ("float32", "bfloat16", "float16")
 _SHOWN = 4
 
 
@@ -28,9 +26,9 @@ def build_published(request: LanguageRequest) -> BuiltLanguage:
     """A language model that transformers knows.
 
     ``hf:NAME-OR-FOLDER`` takes arguments of its configuration, and besides: ``gguf_file`` (its weights as GGUF), ``dtype``
-    (``float32``, which is the default whatever the file holds, ``bfloat16`` or ``float16``), ``attn_implementation`` as
-    transformers names it, ``keep_layers`` (see :func:`limbeck.models.language.keep_layers`), and ``revision``, ``subfolder``,
-    ``cache_dir`` and ``local_files_only``, which say where its files are.
+    (``float32``, ``bfloat16``, ``float16`` or ``auto``), ``attn_implementation`` as transformers names it, ``keep_layers`` (see
+    :func:`limbeck.models.language.keep_layers`), and ``revision``, ``subfolder``, ``cache_dir`` and ``local_files_only``, which
+    say where its files are.
 
     Raises:
         SettingError, WeightsError, MissingExtraError: see :func:`limbeck.models.language.create_language_model`.
@@ -39,7 +37,8 @@ def build_published(request: LanguageRequest) -> BuiltLanguage:
     transformers = import_transformers(f"the language model {label}")
     where = _where(request.arguments)
     config = _config(label, folder, where, request)
-    arguments = _arguments(label, request.arguments)
+    arguments = {"dtype": dtype_of(str(request.arguments.get("dtype", request.dtype)), config)}
+    arguments |= {name: request.arguments[name] for name in ("attn_implementation",) if name in request.arguments}
     auto = getattr(transformers, CLASSES[request.task])
     published = request.published is not False
     new_classifier = False
@@ -52,8 +51,10 @@ def build_published(request: LanguageRequest) -> BuiltLanguage:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **where,
+                **_unpacked(transformers, where),
                 **arguments,
             )
+            _forget_packing(network)
             new_classifier = _check_loaded(label, request.task, network, loaded)
         else:
             network = auto.from_config(config, trust_remote_code=False, **arguments)
@@ -71,6 +72,25 @@ def build_published(request: LanguageRequest) -> BuiltLanguage:
     return BuiltLanguage(network, published, folder, new_classifier)
 
 
+def published_task(name: str, arguments: Mapping[str, Any]) -> Task:
+    """What a published model was made for, as its configuration says; GGUF files are of models that write text.
+
+    Raises:
+        SettingError, WeightsError, MissingExtraError: see :func:`limbeck.models.language.create_language_model`.
+    """
+    import_transformers(f"the language model hf:{name}")
+    where = _where(arguments)
+    if "gguf_file" in where:
+        return "causal"
+    classes = read_config(f"hf:{name}", folder_of(name), where, {}).architectures or [""]
+    endings: Mapping[str, Task] = {
+        "ForCausalLM": "causal",
+        "LMHeadModel": "causal",
+        "ForSequenceClassification": "classification",
+    }
+    return next((task for ending, task in endings.items() if classes[0].endswith(ending)), "encoder")
+
+
 def published_tokenizer(name: str, arguments: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """The tokenizer of a published model. Code from the hub is never run.
 
@@ -85,8 +105,8 @@ def published_tokenizer(name: str, arguments: Mapping[str, Any]) -> PreTrainedTo
     except Exception as error:  # tokenizers of many kinds are read by many libraries, each with errors of its own
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise SettingError(
-            f"hf:{name} has no tokenizer that transformers can read ({reason.strip().rstrip(':.')}). Is its tokenizer.json there? "
-            "Name the folder or model of another one, as in hf:FOLDER."
+            f"hf:{name} has no tokenizer that transformers can read ({reason.strip().rstrip(':.')}). Is its tokenizer.json "
+            "there? Name the folder or model of another one, as in hf:FOLDER."
         ) from error
     if not len(tokenizer):
         raise SettingError(f"the tokenizer of hf:{name} has no tokens; its vocabulary file is missing.")
@@ -100,6 +120,21 @@ def _where(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return where
 
 
+def _unpacked(transformers: Any, where: Mapping[str, Any]) -> dict[str, Any]:
+    # Where kernels for them are installed, transformers would leave weights in blocks that cannot be trained.
+    config = getattr(transformers, "GgufConfig", None)
+    if "gguf_file" not in where or config is None:
+        return {}
+    return {"quantization_config": config(dequantize=True, gguf_file=where["gguf_file"])}
+
+
+def _forget_packing(network: Any) -> None:
+    """What was unpacked is a network like others, which may be trained and written."""
+    packed = getattr(network.config, "quantization_config", None)
+    if getattr(packed, "dequantize", False):
+        network.hf_quantizer.remove_quantization_config(network)
+
+
 def _config(label: str, folder: str, where: Mapping[str, Any], request: LanguageRequest) -> Any:
     changes = {name: value for name, value in request.arguments.items() if name not in _OURS}
     config = read_config(label, folder, where, changes, _OURS)
@@ -111,13 +146,6 @@ def _config(label: str, folder: str, where: Mapping[str, Any], request: Language
     return config
 
 
-def _arguments(label: str, written: Mapping[str, Any]) -> dict[str, Any]:
-    dtype = written.get("dtype", _DTYPES[0])
-    check_choice(f"{label}: dtype", dtype, _DTYPES)
-    chosen = {name: written[name] for name in ("attn_implementation",) if name in written}
-    return {"dtype": getattr(torch, dtype), **chosen}
-
-
 def _check_loaded(label: str, task: Task, network: nn.Module, loaded: Mapping[str, Any]) -> bool:
     """Whether the classifier is new; anything else that the weights lack is an error, since it would be random."""
     found = [*loaded["missing_keys"], *loaded["mismatched_keys"]]
@@ -126,9 +154,9 @@ def _check_loaded(label: str, task: Task, network: nn.Module, loaded: Mapping[st
     if lacking:
         more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
         raise WeightsError(
-            f"{label} has no weights of the right shape for {', '.join(lacking[:_SHOWN])}{more}, which {type(network).__name__} "
-            f"needs. It was published for something else than the task '{task}', or an argument changes its shape; "
-            f"{label}@random starts from random weights."
+            f"{label} has no weights of the right shape for {', '.join(lacking[:_SHOWN])}{more}, which "
+            f"{type(network).__name__} needs. It was published for something else than the task '{task}', or an argument "
+            f"changes its shape; {label}@random starts from random weights."
         )
     return bool(names)
 

@@ -83,6 +83,7 @@ class LanguageRequest:
     num_classes: outputs of a classifier, 1 for regression; None for the source's own number.
     context: positions that the network must have; None for the source's own number.
     published: whether the source's own weights are wanted; None where nobody said.
+    dtype: of the weights: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the file holds.
     """
 
     name: str
@@ -92,6 +93,7 @@ class LanguageRequest:
     num_classes: int | None
     context: int | None
     published: bool | None
+    dtype: str = "float32"
 
     @property
     def classes(self) -> int | None:
@@ -137,6 +139,10 @@ class Source(ABC):
             f"{self.name}:{request.name} is no language model. Those are hf:NAME, hf:FOLDER, MODULE:FACTORY and the ones "
             "that 'limbeck list models language:*' names."
         )
+
+    def language_task(self, name: str, arguments: Mapping[str, Any]) -> Task:
+        """What a language model was made to answer with, where nobody says."""
+        return "causal"
 
     def tokenizer(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """The tokenizer that belongs to a language model; raises SettingError where there is none."""

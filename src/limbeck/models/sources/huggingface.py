@@ -13,6 +13,7 @@ from limbeck.models.sources.base import (
     LanguageRequest,
     Request,
     Source,
+    Task,
     unreachable_weights,
 )
 from limbeck.models.sources.registry import register_source
@@ -65,6 +66,11 @@ class HuggingFaceSource(Source):
         from limbeck.models.language.published import build_published
 
         return build_published(request)
+
+    def language_task(self, name: str, arguments: Mapping[str, Any]) -> Task:
+        from limbeck.models.language.published import published_task
+
+        return published_task(name, arguments)
 
     def tokenizer(self, name: str, arguments: Mapping[str, Any]) -> Any:
         from limbeck.models.language.published import published_tokenizer

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from limbeck.errors import SettingError
-from limbeck.models.language.architectures import ARCHITECTURES, CLASSES
+from limbeck.models.language.architectures import ARCHITECTURES, CLASSES, Architecture
 from limbeck.models.sources.base import (
     Built,
     BuiltLanguage,
     LanguageRequest,
     Request,
     Source,
+    Task,
     check_arguments,
     no_published_weights,
 )
 from limbeck.models.sources.registry import register_source
-from limbeck.models.sources.transformers_config import import_transformers
+from limbeck.models.sources.transformers_config import dtype_of, import_transformers
 
 COUNTED_VOCABULARY = 32_000
 
@@ -29,7 +31,7 @@ class LanguageSource(Source):
     """``llama(layers=2, width=64, heads=4)``, ``bert_tiny``: where a language model is asked for, also without the prefix."""
 
     name = "language"
-    reserved: Mapping[str, str] = {"num_labels": "write num_classes=N"}
+    reserved = {"num_labels": "write num_classes=N"}
 
     def build(self, request: Request) -> Built:
         raise SettingError(
@@ -38,11 +40,9 @@ class LanguageSource(Source):
 
     def build_language(self, request: LanguageRequest) -> BuiltLanguage:
         label = request.name
-        if request.name not in ARCHITECTURES:
-            raise self.unknown(request.name, "Published ones are named as in hf:NAME or hf:FOLDER.")
+        architecture = self._architecture(request.name)
         if request.published:
             raise no_published_weights(label)
-        architecture = ARCHITECTURES[request.name]
         if request.task not in architecture.tasks:
             others = [name for name, other in ARCHITECTURES.items() if request.task in other.tasks]
             raise SettingError(f"{label} does not do the task '{request.task}'; these do: {', '.join(others)}.")
@@ -56,8 +56,13 @@ class LanguageSource(Source):
         config = architecture.configure(**arguments)
         if request.classes is not None:
             config.num_labels = request.classes
-        network = getattr(transformers, CLASSES[request.task]).from_config(config, dtype=torch.float32)
+        network = getattr(transformers, CLASSES[request.task]).from_config(
+            config, dtype=dtype_of(request.dtype, config)
+        )
         return BuiltLanguage(network)
+
+    def language_task(self, name: str, arguments: Mapping[str, Any]) -> Task:
+        return self._architecture(name).tasks[0]
 
     def names(self) -> Sequence[str]:
         return list(ARCHITECTURES)
@@ -70,3 +75,8 @@ class LanguageSource(Source):
         with torch.device("meta"):
             network = self.build_language(request).network
         return sum(parameter.numel() for parameter in network.parameters())
+
+    def _architecture(self, name: str) -> Architecture:
+        if name not in ARCHITECTURES:
+            raise self.unknown(name, "Published ones are named as in hf:NAME or hf:FOLDER.")
+        return ARCHITECTURES[name]

@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from limbeck.errors import MissingExtraError, SettingError, unknown_name
+import torch
+
+from limbeck.errors import MissingExtraError, SettingError, check_choice, unknown_name
 from limbeck.models.sources.base import unreachable_weights
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 WHERE = ("revision", "subfolder", "cache_dir", "local_files_only")
 
 
@@ -25,6 +28,17 @@ def import_transformers(purpose: str) -> Any:
 def folder_of(name: str) -> str:
     """The folder or the name on the hub that transformers is asked for."""
     return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def dtype_of(name: str, config: Any) -> torch.dtype:
+    """The type of weights that a name of ``DTYPES`` means; ``auto`` is the configuration's, or float32 where it has none.
+
+    Raises:
+        SettingError: another name.
+    """
+    check_choice("dtype", name, DTYPES)
+    chosen = getattr(config, "dtype", None) if name == "auto" else getattr(torch, name)
+    return chosen if isinstance(chosen, torch.dtype) else torch.float32
 
 
 def read_config(
