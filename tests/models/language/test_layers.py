@@ -66,7 +66,9 @@ def test_the_copy_generates_with_a_cache_as_without(family):
 def test_what_the_configuration_says_of_each_layer_follows():
     assert keep_layers(decoder("gemma3"), [1, 2]).config.layer_types == ["full_attention", "sliding_attention"]
     assert list(keep_layers(decoder("smollm3"), [1, 2]).config.no_rope_layers) == [0, 1]
-    assert [module.layer_idx for module in keep_layers(decoder(), [1, 3]).modules() if hasattr(module, "layer_idx")] == [
+    assert [
+        module.layer_idx for module in keep_layers(decoder(), [1, 3]).modules() if hasattr(module, "layer_idx")
+    ] == [
         0,
         1,
     ]
@@ -110,7 +112,10 @@ def test_a_network_without_one_list_of_layers_is_refused():
 
 def test_layers_that_differ_by_their_place_are_refused():
     config = transformers.Qwen2MoeConfig(
-        **{"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1},
+        hidden_size=16,
+        intermediate_size=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         num_hidden_layers=4,
         vocab_size=32,
         num_experts=2,

@@ -150,7 +150,7 @@ def _tell_tokens(network: nn.Module, pad: int | None, end: int | None) -> None:
         if pad is not None:
             check_whole("pad", pad, low=0)
             holder.pad_token_id = pad
-        if end is not None and holder.eos_token_id is None:
+        if end is not None and getattr(holder, "eos_token_id", None) is None:
             check_whole("end", end, low=0)
             holder.eos_token_id = end
 

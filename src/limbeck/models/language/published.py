@@ -108,8 +108,11 @@ def published_tokenizer(name: str, arguments: Mapping[str, Any]) -> PreTrainedTo
             f"hf:{name} has no tokenizer that transformers can read ({reason.strip().rstrip(':.')}). Is its tokenizer.json "
             "there? Name the folder or model of another one, as in hf:FOLDER."
         ) from error
-    if not len(tokenizer):
-        raise SettingError(f"the tokenizer of hf:{name} has no tokens; its vocabulary file is missing.")
+    # Some families make one without a vocabulary where its file is missing.
+    if not set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids):
+        raise SettingError(
+            f"hf:{name} has no tokenizer: there is no vocabulary. Name the folder of another, as in hf:FOLDER."
+        )
     return tokenizer
 
 
