@@ -21,7 +21,7 @@ from limbeck.evaluate import Score, score
 from limbeck.job import Plan
 from limbeck.matching import Names
 from limbeck.signals import Batch, Signals
-from limbeck.tasks.vision import Seen
+from limbeck.tasks.base import Seen
 from limbeck.teachers import AskedOnceTeacher, CachedTeacher, NoTeacher, Teacher
 from limbeck.teachers.cache import read_manifest
 from limbeck.teaching import Surroundings, Teaching

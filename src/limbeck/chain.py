@@ -13,6 +13,7 @@ from torch import nn
 
 from limbeck.combination import Combination, parse_combination, rule_of
 from limbeck.data import ImageData
+from limbeck.data.text import TextData, text_of
 from limbeck.distillation import default_name, run
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import SettingError
@@ -116,6 +117,8 @@ def _check_sizes(job: Job, names: Sequence[str]) -> None:
         raise SettingError(
             "assistants are networks by name, which need data by name too, or an ImageData; a loader tells no classes."
         )
+    if isinstance(job.data, TextData) or (job.data is None and text_of(job.settings.data) is not None):
+        return  # language models by name may be gigabytes of weights; the order is the user's word
     data = read_data(job.settings) if job.data is None else job.data
     sizes = [_size(model, data) for model in (teacher, *names)]
     called = [teacher if isinstance(teacher, str) else "the teacher", *names]

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from limbeck.data.seeds import mix
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.job import Plan
-from limbeck.networks import Network, checkpoint_gradients, open_network
+from limbeck.networks import Network, checkpoint_gradients
 from limbeck.objectives.companions import SAME, Branches, Peers
 from limbeck.signals import Signals
 from limbeck.stages import find_stages
@@ -111,10 +111,9 @@ class Companionship:
         return made
 
     def _named(self, name: str) -> Network:
-        return open_network(
+        return self._around.feeds.modality.open(
             name,
             who="peer",
-            data=self._around.feeds.data,
             probe=self._around.probe,
             device=self._around.device,
             classifier=None,

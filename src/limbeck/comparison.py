@@ -178,11 +178,13 @@ class _Comparison:
 
     def _new_groups(self) -> list[Group]:
         free = int(_SHARE_OF_MEMORY * free_memory(self.session.around.device))
-        together: dict[tuple[int, tuple[int, ...]], Group] = {}
+        together: dict[tuple[int, tuple[int, ...], str], Group] = {}
         for name, plan in self.plans.items():
             # A pass has one order of the data, and its students have the same stages.
             epochs = tuple(stage.epochs for stage in plan.stages)
-            together.setdefault((plan.job.settings.data_seed, epochs), []).append(name)
+            # What a student writes, or has written for it, is for itself alone.
+            alone = name if plan.job.distill.policy != "fixed" else ""
+            together.setdefault((plan.job.settings.data_seed, epochs, alone), []).append(name)
         groups = [
             [group[number] for number in numbers]
             for group in together.values()

@@ -89,7 +89,9 @@ class DataSettings(Settings):
     """Which data, and how it is split and seen."""
 
     data: str = Field(
-        default="digits", description="Data set name, image folder, FILE.npz or hf:NAME ('limbeck list data')."
+        default="digits",
+        description="Data set name, image folder, FILE.npz, hf:NAME, or text: FILE.jsonl, arithmetic(…), text:hf:NAME "
+        "('limbeck list data').",
     )
     data_dir: Path | None = Field(default=None, description="Where data sets are, or are downloaded to.")
     val_fraction: float = Field(
@@ -99,9 +101,9 @@ class DataSettings(Settings):
         description="Share of the training images held out when the data has no validation split.",
     )
     train_limit: int | None = Field(
-        default=None, ge=1, description="Use at most this many training images, stratified."
+        default=None, ge=1, description="Use at most this many training samples, stratified."
     )
-    test_limit: int | None = Field(default=None, ge=1, description="Use at most this many test images, stratified.")
+    test_limit: int | None = Field(default=None, ge=1, description="Use at most this many test samples, stratified.")
     # None and not 0 and 1, so that folders of runs that know nothing of these can be resumed and compared.
     label_noise: float | None = Field(
         default=None, ge=0, lt=1, description="Share of the training labels replaced, each by one of the other classes."
@@ -122,7 +124,41 @@ class DataSettings(Settings):
     workers: int = Field(default=2, ge=0, description="Processes that decode images which are not held in memory.")
 
 
-class RunSettings(DataSettings):
+class TextSettings(Settings):
+    """How text becomes tokens, and what is written and looked at."""
+
+    tokenizer: str | None = Field(
+        default=None,
+        description="Network whose tokenizer it is, as in hf:FOLDER, or 'characters' or 'bytes'; the teacher's or the "
+        "student's own when not given.",
+    )
+    max_length: int = Field(default=512, ge=2, description="Tokens of the longest text that is trained on.")
+    too_long: Literal["skip", "cut", "split"] | None = Field(
+        default=None, description="Longer texts: left out, cut, or for plain text split into rows, as is usual there."
+    )
+    chat: bool | None = Field(
+        default=None, description="Whether prompts and completions go through the chat template, as messages do."
+    )
+    columns: dict[str, str] = Field(
+        default={}, description="Which column holds what, such as prompt and completion; found by their usual names."
+    )
+    separator: str | None = Field(default=None, description="What stands between prompt and completion.")
+    packing: int | None = Field(
+        default=None, ge=2, description="Tokens of a row into which several texts are put that do not see each other."
+    )
+    token_budget: int | None = Field(
+        default=None, ge=2, description="Tokens of a batch, padding included, instead of batch_size texts."
+    )
+    answers: int = Field(
+        default=200, ge=0, description="Test prompts that the student answers at the end, for exact match and ROUGE-L."
+    )
+    answer: Literal["whole", "marked", "last_number", "gsm8k"] = Field(
+        default="whole", description="What of a completion is its answer, for exact match."
+    )
+    max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest answer that is written.")
+
+
+class RunSettings(DataSettings, TextSettings):
     """Everything about training that train and distill share."""
 
     augment: str = Field(
@@ -237,6 +273,16 @@ class TeacherSettings(RunSettings):
     """Everything about learning from a teacher that distill and compare share."""
 
     teacher: str | None = Field(default=None, description="Teacher network with its weights, as in resnet32x4@FILE.")
+    policy: str = Field(
+        default="fixed",
+        description="Text that both see: fixed, student, teacher, speculative(top_k=25), mixed or two_stage ('limbeck list "
+        "policies').",
+    )
+    student_sampling: str = Field(
+        default="temperature=1",
+        description="How the student's tokens are drawn: temperature, top_p and top_k.",
+    )
+    teacher_sampling: str = Field(default="temperature=1", description="How the teacher's tokens are drawn.")
     taps: dict[str, str] = Field(
         default={}, description="Feature maps to compare: student module path to teacher module path."
     )
@@ -300,6 +346,7 @@ class MemberSettings(Settings):
     warmup_epochs: float | None = Field(default=None, ge=0, description="Epochs of warm-up.")
     clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of the gradient.")
     ema: float | None = Field(default=None, gt=0, lt=1, description="Decay of the moving average of the student.")
+    policy: str | None = Field(default=None, description="Text that student and teacher see.")
     stages: list[StageSettings] = Field(default=[], description="Stages before the main one.")
 
     def own(self) -> dict[str, Any]:

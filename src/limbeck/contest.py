@@ -19,6 +19,7 @@ from limbeck.config import (
     not_named,
 )
 from limbeck.data import ImageData
+from limbeck.data.text import TextData
 from limbeck.errors import SettingError
 from limbeck.expression import split_at_commas
 from limbeck.job import Job, Loaders
@@ -43,7 +44,7 @@ class Contest:
     teacher: str | nn.Module | Combination | None
     students: Sequence[Student]
     objectives: Sequence[str | Objective]
-    data: ImageData | Loaders | None = None
+    data: ImageData | TextData | Loaders | None = None
 
 
 @dataclass(frozen=True)

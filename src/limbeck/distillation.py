@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from limbeck.answering import side_by_side
 from limbeck.config import RunSettings
 from limbeck.data import parse_view_sets
 from limbeck.engine.callbacks import Callback
@@ -23,10 +24,11 @@ from limbeck.evaluate import Score, scores
 from limbeck.heads import Projected
 from limbeck.job import Distilled, Job, Plan, plan_of
 from limbeck.machine import command_line, device_name, now, peak_memory_mb, versions
+from limbeck.modalities.base import Examined
 from limbeck.models import projected_name, save_weights
-from limbeck.networks import card, read_card
+from limbeck.networks import read_card
 from limbeck.plugins import load_plugins
-from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
+from limbeck.runs import RESULT, STUDENT, TEST_ANSWERS, Result, RunFolder, run_name
 from limbeck.session import Member, Session
 from limbeck.signals import Batch
 from limbeck.teachers import NoTeacher
@@ -141,6 +143,8 @@ def loop_of(
         folder=folder,
         checkpoint_path=checkpoint,
         isolate=isolate,
+        author=session.author_of(members),
+        samples=session.around.feeds.modality.samples,
         callbacks=callbacks,
     )
 
@@ -171,12 +175,36 @@ def teach(session: Session, loop: Loop, members: Sequence[Member]) -> list[Disti
             if not loop.isolate:
                 raise error
             member.learner.fail(Failure(str(error), loop.position.step, now()))
+    told = _examined(session, [member for member in going if member.learner.failure is None], networks, found)
+    taught = None if teacher_test is None else session.examined_teacher(teacher_test)
     return [
         None
         if member.learner.failure is not None
-        else _write(session, loop, member, networks[member.learner.name], found.get(member.learner.name), teacher_test)
+        else _write(session, loop, member, networks[member.learner.name], told.get(member.learner.name), taught)
         for member in members
     ]
+
+
+Tested = tuple[Score, Examined]
+"""A network's score on the test split, and what else it did there."""
+
+
+def _examined(
+    session: Session,
+    members: Sequence[Member],
+    networks: Mapping[str, nn.Module],
+    found: Mapping[str, Score | NonFiniteError],
+) -> dict[str, Tested]:
+    tested = {}
+    for member in members:
+        name = member.learner.name
+        score = found.get(name)
+        if isinstance(score, Score):
+            around = session.around
+            with around.accelerator.autocast():
+                more = around.feeds.modality.examine(networks[name], score, member.job.settings, around.device)
+            tested[name] = score, more
+    return tested
 
 
 def _test(session: Session, members: Sequence[Member]) -> tuple[dict[str, Score | NonFiniteError], Score | None]:
@@ -222,10 +250,9 @@ def _write(
     loop: Loop,
     member: Member,
     network: nn.Module,
-    test: Score | NonFiniteError | None,
-    teacher_test: Score | None,
+    tested: Tested | None,
+    teacher_tested: Tested | None,
 ) -> Distilled:
-    assert not isinstance(test, NonFiniteError)
     learner, taught = member.learner, member.job.teacher is not None
     outcome, alone = learner.outcome, len(loop.learners) == 1
     teaching = session.teaching if taught else None
@@ -244,11 +271,9 @@ def _write(
         validation_last=outcome.last_accuracy,
         validation_best=outcome.best_accuracy,
         best_epoch=outcome.best_epoch,
-        test=None if test is None else test.as_dict(),
+        test=_figures(tested),
         teacher_validation=None if checked is None else checked.accuracy,
-        teacher_test=teacher_test.as_dict()
-        if test is not None and test.agreement is not None and teacher_test
-        else None,
+        teacher_test=_figures(teacher_tested) if tested is not None and tested[0].agreement is not None else None,
         student_parameters=sum(parameter.numel() for parameter in network.parameters()),
         teacher_parameters=None if teacher is None else teacher.parameters,
         extra_parameters=_extra(learner.trainable, network),
@@ -268,7 +293,14 @@ def _write(
         # With a new classifier the old one is gone from the network, and does not belong in the file.
         state = network.state_dict() if isinstance(network, Projected) else learner.kept_state
         _keep(session, member, state, student_name, result, member.runs)
+        if tested is not None and tested[1].answers:
+            listed = side_by_side(tested[1].answers, () if teacher_tested is None else teacher_tested[1].answers)
+            member.runs.write_text(TEST_ANSWERS, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
     return Distilled(network, result, None if member.runs is None else member.runs.path)
+
+
+def _figures(tested: Tested | None) -> dict[str, float] | None:
+    return None if tested is None else {**tested[0].as_dict(), **tested[1].figures}
 
 
 def _extra(trainable: nn.Module, network: nn.Module) -> int:
@@ -291,7 +323,7 @@ def _keep(
 ) -> None:
     from limbeck.report.card import model_card
 
-    metadata = card(student_name, session.around.feeds.data, member.network.preprocess)
+    metadata = session.around.feeds.modality.card(student_name, member.network)
     save_weights(state, runs.path / STUDENT, metadata)
     runs.write_text("README.md", model_card(result, session.around.feeds.classes, read_card(runs.path / STUDENT)))
     runs.write_text(RESULT, json.dumps(result.as_dict(), indent=2) + "\n")

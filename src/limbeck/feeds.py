@@ -25,6 +25,7 @@ from limbeck.data.stratify import choose
 from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
 from limbeck.errors import DataError, SettingError
+from limbeck.modalities import Images, Modality
 from limbeck.signals import Batch, Batches
 from limbeck.teachers.cache import SlotBatches
 
@@ -40,8 +41,8 @@ class Feeds:
 
     validation, test: make the batches of the split anew; None when there is none.
     check: a split on which a teacher is scored before the first step: validation, else some training samples.
-    classes: their names; None for a user's own loader. data: the images' facts; None for a user's own loader, whose inputs
-    go to the networks as they are. views: how training images are augmented, for the log.
+    modality: what kind of data it is. classes: their names; None where they are not known. data: the images' facts; None for
+    other data, and for a user's own loader, whose inputs go to the networks as they are.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Feeds:
     validation: EvalBatches | None
     test: EvalBatches | None
     check: EvalBatches
-    views: str
+    modality: Modality
     classes: tuple[str, ...] | None = None
     data: ImageData | None = None
 
@@ -70,6 +71,20 @@ def read_data(settings: DataSettings) -> ImageData:
     )
 
 
+_FOR_TEXT = ("tokenizer", "too_long", "chat", "columns", "separator", "packing", "token_budget")
+
+
+def check_image_settings(settings: RunSettings) -> None:
+    """Raise SettingError for a setting that is for text alone."""
+    for name in _FOR_TEXT:
+        if getattr(settings, name):
+            raise SettingError(
+                f"{name} is for text, and {settings.data} is not; a file is text by its name, else write text:…"
+            )
+    if getattr(settings, "policy", "fixed") != "fixed":
+        raise SettingError(f"policy says which text is seen, and {settings.data} is no text.")
+
+
 def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) -> Feeds:
     """Feeds from a data set of images: resident ones augmented in batch on the device, files decoded by workers."""
     if not data.damage:
@@ -86,7 +101,7 @@ def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) ->
         validation=validation,
         test=_in_order(data, data.test, settings, device),
         check=validation or _all_of(data, _sample_of(data.train), settings, device),
-        views=" | ".join(_described(each, data.resident) for each in views),
+        modality=Images(data, " | ".join(_described(each, data.resident) for each in views)),
         classes=data.classes,
         data=data,
     )
@@ -212,7 +227,7 @@ def loader_feeds(
         validation=_of_loader(validation, settings, device),
         test=_of_loader(test, settings, device),
         check=_of_loader(validation, settings, device) or _Few(batches, _TEACHER_CHECK_IMAGES),
-        views="the loader's own",
+        modality=Images(None),
     )
 
 

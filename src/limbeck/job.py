@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from limbeck.combination import Combination, teacher_name
 from limbeck.config import DistillSettings, RunSettings, TrainSettings
 from limbeck.data import ImageData
+from limbeck.data.text import TextData
 from limbeck.engine.trainable import Stage
 from limbeck.errors import SettingError
 from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
@@ -50,7 +51,7 @@ class Job:
     teacher: str | nn.Module | Combination | None
     objective: str | Objective
     settings: RunSettings
-    data: ImageData | Loaders | None = None
+    data: ImageData | TextData | Loaders | None = None
 
     def described(self, objective: Objective) -> RunSettings:
         """The settings with what was given as an object told in words, so that a run's folder says what was run."""

@@ -21,7 +21,8 @@ from limbeck.signals import Batch
 from limbeck.taps import Tapped, evaluating, find_classifier
 from limbeck.teachers.rules import Rule
 
-_CARD = "limbeck"
+CARD = "limbeck"
+"""Key of a safetensors file's metadata under which limbeck writes."""
 _COLOURS = 3
 
 
@@ -234,7 +235,7 @@ def card(model: str, data: ImageData | None, preprocess: nn.Module) -> dict[str,
             "input": asdict(spec),
         }
         facts |= {"image_size": list(data.image_size)}
-    return {"format": "pt", _CARD: json.dumps(facts)}
+    return {"format": "pt", CARD: json.dumps(facts)}
 
 
 def read_card(path: Path | str) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
         return {}
     try:
         with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(_CARD, "{}"))
+            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(CARD, "{}"))
             return facts
     except (SafetensorError, json.JSONDecodeError, OSError):
         return {}

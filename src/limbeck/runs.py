@@ -18,6 +18,7 @@ from limbeck.errors import RunFolderError
 from limbeck.files import atomic_path
 
 CONFIG, METRICS, RESULT, STUDENT = "config.yaml", "metrics.jsonl", "result.json", "student.safetensors"
+TEST_ANSWERS = "answers.json"
 FAILURE = "failure.json"
 EVALUATION = "evaluation.json"
 

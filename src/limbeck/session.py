@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
+from torch import Tensor, nn
 
+from limbeck.authoring import Author
 from limbeck.budget import ANSWERS, BudgetedTeaching, check_budget, check_views, without_samples
 from limbeck.companions import Companionship
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.data.seeds import mix
+from limbeck.data.text import TextData, TokenData, text_of
 from limbeck.engine.adversary import check_range
 from limbeck.engine.fastest import Layout, agreed, fastest_layout, forward_pass, together, training_step
 from limbeck.engine.learner import Learner
@@ -26,14 +28,18 @@ from limbeck.engine.runtime import make_accelerator
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import SettingError
 from limbeck.evaluate import Score
-from limbeck.feeds import Feeds, image_feeds, loader_feeds, read_data
+from limbeck.feeds import Feeds, check_image_settings, image_feeds, loader_feeds, read_data
 from limbeck.job import Job, Loaders, Plan, plan_of
 from limbeck.matching import Names, connect, constants
-from limbeck.networks import Network, checkpoint_gradients, open_network, share_preprocess
+from limbeck.modalities import Text
+from limbeck.modalities.base import Examined
+from limbeck.networks import Network, checkpoint_gradients, share_preprocess
+from limbeck.policies import Fixed, parse_policy
 from limbeck.random_state import RandomState
 from limbeck.runs import RunFolder
 from limbeck.signals import Signals
-from limbeck.tasks.vision import Seen, VisionTask
+from limbeck.tasks.base import Seen, Task
+from limbeck.tasks.vision import VisionTask
 from limbeck.teachers import NoTeacher, Teacher
 from limbeck.teaching import EMBEDDED, Say, Surroundings, Teaching
 
@@ -79,20 +85,21 @@ class Session:
 
     def __init__(self, plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> None:
         job = next((plan.job for plan in plans if plan.job.teacher is not None), plans[0].job)
-        feeds = _read_feeds(job, accelerator, say)
+        self._data = _ready_data([job, *(plan.job for plan in plans)], accelerator)
+        feeds = _told_feeds(self._data, job, accelerator, say)
         probe = next(iter(feeds.train.epoch(0))).to(accelerator.device)
         budgeted = job.distill.teacher_budget is not None
         if budgeted:
             check_views(probe)
             probe = without_samples(probe)
         self.around = Surroundings(accelerator, job.settings, job.distill, feeds, probe, say)
-        self._data: ImageData | Loaders | None = job.data if isinstance(job.data, Loaders) else feeds.data
         self.epochs = job.settings.epochs or _usual_epochs(feeds)
         self._students: list[Network] = []
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
         kind = BudgetedTeaching if budgeted else Teaching
         self.teaching = None if job.teacher is None else kind(job.teacher, needs, self.around)
         self.teacher: Teacher = NoTeacher()
+        self._examined: Examined | None = None
 
     def close(self) -> None:
         """Take the taps off the networks, which are then as they were given."""
@@ -106,7 +113,7 @@ class Session:
         return [*(() if self.teaching is None else self.teaching.network.all), *self._students]
 
     @property
-    def teacher_task(self) -> VisionTask:
+    def teacher_task(self) -> Task:
         """How the teacher sees a batch; as the students do where there is none."""
         return self.around.task_of(self._networks[0])
 
@@ -114,7 +121,6 @@ class Session:
         """Give the training data the order and views of these settings from now on."""
         around = self.around
         if settings.data_seed != around.settings.data_seed:
-            assert self._data is not None
             around.feeds, around.settings = _feeds_of(self._data, settings, around.device), settings
 
     def keep_answers(self, runs: RunFolder | None, *, begun: bool) -> None:
@@ -205,10 +211,9 @@ class Session:
         taught_by = None if self.teaching is None else self.teaching.network
         who = "model" if taught_by is None else "student"
         made = job.student if isinstance(job.student, str | nn.Module) else job.student()
-        network = open_network(
+        network = around.feeds.modality.open(
             made,
             who=who,
-            data=around.feeds.data,
             probe=around.probe,
             device=around.device,
             classifier=job.distill.student_classifier,
@@ -239,23 +244,51 @@ class Session:
         names: Names,
     ) -> None:
         if "index" in plan.needs:
-            if self.around.feeds.data is None:
+            labels = self.around.feeds.modality.labels_by_index()
+            if labels is None:
                 raise SettingError(
-                    f"'{plan.objective}' needs to know the whole training set, its labels and each sample's place in it: "
-                    "give the data by name or as ImageData instead of a loader of your own."
+                    f"'{plan.objective}' needs to know the whole training set, its classes and each sample's place in it: "
+                    "give images by name or as ImageData instead of text or a loader of your own."
                 )
-            labels = self.around.feeds.data.train.labels_by_index()
             for stage in stages:
                 stage.objective.set_training_labels(labels)
         for stage in stages:
             if self.teaching is not None and (attack := stage.objective.attack) is not None:
-                check_range(attack, self.teacher_task, self.around.probe)
+                task = self.teacher_task
+                if not isinstance(task, VisionTask):
+                    raise SettingError(f"'{stage.objective}' attacks images, and the data are none.")
+                check_range(attack, task, self.around.probe)
         ours, said = student
         theirs, told = teacher
         said = replace(said, constants=constants(ours, self.around.probe, ours.tapped.paths["preactivations"]))
         if theirs is not None:
             told = replace(told, constants=constants(theirs, self.around.probe, names["preactivations"]))
         build_objectives(stages, said, told, self.around.probe)
+
+    def author_of(self, members: Sequence[Member]) -> Author | None:
+        """Who writes the texts of a pass, where it is not the data that they come from.
+
+        Raises:
+            SettingError: the policy does not fit the data, the teacher or the number of students.
+        """
+        policy = parse_policy(members[0].job.distill.policy)
+        modality = self.around.feeds.modality
+        if policy == Fixed():
+            return None
+        assert isinstance(modality, Text)
+        assert len(members) == 1, "a student that writes has a pass of its own"
+        teacher = None if self.teaching is None else self.teaching.network
+        return modality.author(policy, members[0].network, teacher, members[0].job.distill)
+
+    def examined_teacher(self, score: Score) -> tuple[Score, Examined]:
+        """The teacher's score on the test split, and what else it did there, which is looked at once."""
+        if self._examined is None:
+            assert self.teaching is not None
+            network = self.teaching.network.tapped.network
+            with self.around.accelerator.autocast():
+                modality = self.around.feeds.modality
+                self._examined = modality.examine(network, score, self.around.settings, self.around.device)
+        return score, self._examined
 
     # -- speed ---------------------------------------------------------------------------------------------------------
 
@@ -297,7 +330,8 @@ class Session:
         parts = [training_step(learner.trainable, seen.by(learner.task), told, around.probe)]
         if teaching is not None and around.distill.teacher_cache is None and around.distill.teacher_budget is None:
             parts += [forward_pass(each.tapped, seen.by(around.task_of(each))) for each in teaching.network.all]
-        images = seen.by(learner.task).ndim == 4
+        inputs = seen.by(learner.task)
+        images = isinstance(inputs, Tensor) and inputs.ndim == 4
         layouts = [
             Layout(last, half)
             for half in ((False, True) if "precision" in open_ else (simplest.bf16,))
@@ -322,33 +356,59 @@ class Session:
         give_back_memory()
 
 
-def _feeds_of(data: ImageData | Loaders, settings: RunSettings, device: torch.device) -> Feeds:
+_Ready = ImageData | TokenData | Loaders
+
+
+def _feeds_of(data: _Ready, settings: RunSettings, device: torch.device) -> Feeds:
     if isinstance(data, Loaders):
         return loader_feeds(data.train, data.validation, data.test, settings, device)
+    if isinstance(data, TokenData):
+        from limbeck.text_feeds import text_feeds
+
+        return text_feeds(data, settings, device)
     return image_feeds(data, settings, device)
 
 
-def _read_feeds(job: Job, accelerator: Accelerator, say: Say) -> Feeds:
+def _ready_data(jobs: Sequence[Job], accelerator: Accelerator) -> _Ready:
+    """The data of a session, read and, where it is text, as tokens."""
+    job = jobs[0]
     data, budget = job.data, job.distill.teacher_budget
-    check_budget(job.distill, loader=isinstance(data, Loaders))
-    if data is None:
-        settings = job.settings if budget is None else job.settings.model_copy(update={"train_limit": budget})
-        # The first process downloads what is missing; the others read it from the disk then.
-        with accelerator.main_process_first():
-            data = read_data(settings)
-    elif isinstance(data, ImageData) and budget is not None:
-        data = data.limited(budget)
+    if isinstance(data, Loaders):
+        check_budget(job.distill, loader=True)
+        return data
+    if isinstance(data, TextData) or (data is None and text_of(job.settings.data) is not None):
+        return _ready_text(jobs, accelerator)
+    check_budget(job.distill, loader=False)
+    check_image_settings(job.settings)
+    if isinstance(data, ImageData):
+        return data if budget is None else data.limited(budget)
+    settings = job.settings if budget is None else job.settings.model_copy(update={"train_limit": budget})
+    # The first process downloads what is missing; the others read it from the disk then.
+    with accelerator.main_process_first():
+        return read_data(settings)
+
+
+def _ready_text(jobs: Sequence[Job], accelerator: Accelerator) -> TokenData:
+    from limbeck.text_feeds import check_text_settings, read_text, tokens_of
+
+    job = jobs[0]
+    check_text_settings(job.settings)
+    with accelerator.main_process_first():
+        text = job.data if isinstance(job.data, TextData) else read_text(job.settings)
+    assert text is not None
+    return tokens_of(text, job.settings, [job.teacher, *(each.student for each in jobs)])
+
+
+def _told_feeds(data: _Ready, job: Job, accelerator: Accelerator, say: Say) -> Feeds:
     feeds = _feeds_of(data, job.settings, accelerator.device)
-    if feeds.data is None:
-        return feeds
-    splits = {"train": feeds.data.train, "validation": feeds.data.val, "test": feeds.data.test}
-    sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
-    facts = "; ".join([f"{len(feeds.data.classes)} classes", *feeds.data.damage, f"views {feeds.views}"])
-    say(f"data        {feeds.name}: {sizes} images, {facts}")
+    facts = feeds.modality.facts()
+    if facts is not None:
+        say(f"data        {facts}")
     return feeds
 
 
 def _usual_epochs(feeds: Feeds) -> int:
-    if feeds.data is None:
+    epochs = feeds.modality.usual_epochs
+    if epochs is None:
         raise SettingError("epochs is not given; a loader of your own has no usual number.")
-    return feeds.data.recipe.epochs
+    return epochs

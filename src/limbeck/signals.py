@@ -162,9 +162,13 @@ def paired(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> list
 class Batch:
     """A batch of B samples as the loader gives it.
 
-    inputs: what both networks see, before each network's own preprocessing; images are uint8 (B, C, H, W).
-    labels: (B,) int64 classes, or (B, L) the next token at each position of token models, -100 where nothing is learnt.
-    index: (B,) int64 position of each sample in its data set.
+    inputs: what both networks see, before each network's own preprocessing; images are uint8 (B, C, H, W), text is
+        ``limbeck.tokens.Tokens``.
+    labels: (B,) int64 classes, or (B, L) at each position of token models the token that comes next, -100 where nothing is
+        learnt: in a prompt but for its last token, at the last token of an example, and where a row is filled up. Logits at a
+        position are compared with the label at the same one; nothing is shifted again.
+    index: (B,) int64 position of each sample in its data set; where rows of tokens are packed (B, K), of the examples in each
+        row, -1 for none.
     view: (B,) int64 id of each sample's augmentation; the same id makes the same pixels again.
     weight: (B,) float weight of each sample in objectives that average over samples; None for equal weights.
     copies: how many views of each sample the batch holds; the first B / copies rows are the first view of each sample, the
@@ -175,7 +179,7 @@ class Batch:
         -1 where it has none; None where nothing was attacked.
     """
 
-    inputs: Tensor
+    inputs: Any
     labels: Tensor
     index: Tensor | None = None
     view: Tensor | None = None
@@ -187,10 +191,20 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def learnt(self) -> Tensor:
+        """Bool, of the labels' shape: where there is something to learn."""
+        return self.labels != IGNORED
+
+    @property
+    def predictions(self) -> int | Tensor:
+        """How many predictions are learnt: one a sample, or one a position of token models, counted on the device."""
+        return len(self) if self.labels.ndim == 1 else self.learnt.sum()
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A copy with ``function`` applied to every tensor that is present."""
         return Batch(
-            inputs=function(self.inputs),
+            inputs=pytree.tree_map_only(Tensor, function, self.inputs),
             labels=function(self.labels),
             index=None if self.index is None else function(self.index),
             view=None if self.view is None else function(self.view),
@@ -214,6 +228,11 @@ class Batch:
 
 
 _TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked")
+
+
+def tensors_in(inputs: Any) -> list[Tensor]:
+    """The tensors of a batch's inputs, or of what a network takes."""
+    return [value for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor)]
 
 
 class Batches(Protocol):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -84,14 +85,20 @@ class Tapped(nn.Module):
     def forward(self, *inputs: Any, **keywords: Any) -> Signals:
         self._recorded.clear()
         logits = logits_of(self.network(*inputs, **keywords))
+        return self._said(logits, pooled, partial(as_map, network=self.network))
+
+    def _said(
+        self, logits: Tensor, pool: Callable[[Tensor], Tensor], form: Callable[[Tensor], Tensor | None]
+    ) -> Signals:
+        """What was recorded, the embedding pooled and each map brought into its ``form`` where that gives any."""
         embedding = self._take(_EMBEDDING, self.classifier) if self.classifier is not None else None
         maps = {
-            group: {name: self._map(f"{group}:{name}", path) for name, path in paths.items()}
+            group: {name: self._map(f"{group}:{name}", path, form) for name, path in paths.items()}
             for group, paths in self.paths.items()
         }
         return Signals(
             logits=logits,
-            embedding=None if embedding is None else pooled(embedding),
+            embedding=None if embedding is None else pool(embedding),
             features=maps["features"],
             preactivations=maps["preactivations"],
             stem=maps["stem"].get("stem"),
@@ -109,9 +116,9 @@ class Tapped(nn.Module):
         self._made_out_of_place.clear()
         self._recorded.clear()
 
-    def _map(self, key: str, path: str) -> Tensor:
+    def _map(self, key: str, path: str, form: Callable[[Tensor], Tensor | None]) -> Tensor:
         value = self._take(key, path)
-        found = as_map(value, self.network)
+        found = form(value)
         return value if found is None else found
 
     def _take(self, key: str, path: str) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -23,9 +24,9 @@ from limbeck.evaluate import Score, score
 from limbeck.feeds import Feeds, every_sample
 from limbeck.job import Plan
 from limbeck.matching import Names
-from limbeck.networks import Network, open_network
+from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
-from limbeck.tasks.vision import Seen, VisionTask
+from limbeck.tasks.base import Seen, Task
 from limbeck.teachers import CachedTeacher, CombinedTeacher, FrozenTeacher, NoTeacher, Teacher, check_above_chance
 from limbeck.teachers.inference import for_inference
 
@@ -59,9 +60,9 @@ class Surroundings:
         device: torch.device = self.accelerator.device
         return device
 
-    def task_of(self, network: Network) -> VisionTask:
+    def task_of(self, network: Network) -> Task:
         """How a network sees a batch."""
-        return VisionTask(network.preprocess, self.channels_last)
+        return self.feeds.modality.task(network, channels_last=self.channels_last)
 
 
 class Teaching:
@@ -98,10 +99,9 @@ class Teaching:
         around = self._around
 
         def opened(embedding: bool) -> Network:
-            return open_network(
+            return around.feeds.modality.open(
                 model,
                 who="teacher",
-                data=around.feeds.data,
                 probe=around.probe,
                 device=around.device,
                 classifier=around.distill.teacher_classifier,
@@ -185,9 +185,8 @@ class Teaching:
             found = self._scored(split)
         except NonFiniteError as error:
             raise TeacherError(f"the teacher cannot teach: {error}") from None
-        self._around.say(
-            f"            the teacher's accuracy is {found.accuracy:.2%} on {found.count:,} {split} images"
-        )
+        what = f"{split} {self._around.feeds.modality.predictions}"
+        self._around.say(f"            the teacher's accuracy is {found.accuracy:.2%} on {found.count:,} {what}")
         if not self._around.distill.allow_weak_teacher:
             assert self.classes is not None
             check_above_chance(found, self.classes)
@@ -255,7 +254,7 @@ class Teaching:
         ]
         return CombinedTeacher(first, asks, self.network.rule, training=training)
 
-    def _ask(self, teacher: Teacher, task: VisionTask) -> Callable[[Tensor, Batch], Signals]:
+    def _ask(self, teacher: Teacher, task: Task) -> Callable[[Any, Batch], Signals]:
         same = task == self._around.task_of(self.network)
         return lambda inputs, batch: teacher.signals(inputs if same else task.inputs(batch), batch)
 

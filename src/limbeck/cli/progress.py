@@ -103,7 +103,7 @@ class Progress(Callback):
         if steps and elapsed > 0:
             done, total = self._steps(loop)
             students = f" × {len(loop.active)} students" if len(loop.learners) > 1 else ""
-            parts.append(f"{steps / elapsed * loop.settings.batch_size:,.0f} images/s{students}")
+            parts.append(f"{steps / elapsed * loop.batches.batch_size:,.0f} {loop.samples}/s{students}")
             parts.append(f"{duration(elapsed / steps * (total - done))} left")
         if self.accuracies:
             low, high = share(min(self.accuracies)), share(max(self.accuracies))
@@ -121,8 +121,8 @@ class Progress(Callback):
         return f"{stages}epoch {epoch}/{stage.epochs}"
 
     def _losses(self) -> str:
-        beside = ("loss", "lr", "train_accuracy", *(self.loop.trainable.objective.monitors() if self.loop else ()))
-        terms = {name: value for name, value in self.metrics.items() if name not in beside}
+        named = [] if self.loop is None or len(self.loop.learners) > 1 else self.loop.learners[0].terms
+        terms = {name: self.metrics[name] for name in named if name in self.metrics}
         inner = f" ({', '.join(f'{name} {value:.3f}' for name, value in terms.items())})" if len(terms) > 1 else ""
         return f"loss {self.metrics['loss']:.3f}{inner}"
 

@@ -31,6 +31,8 @@ def figures(result: Result) -> Table:
     rows: list[tuple[str, float | None, float | None]] = [
         ("validation accuracy, last", result.validation_last, None),
         (f"validation accuracy, best{_at(result)}", result.validation_best, result.teacher_validation),
+        ("test exact match", test.get("exact_match"), teacher_test.get("exact_match")),
+        ("test ROUGE-L", test.get("rouge_l"), teacher_test.get("rouge_l")),
         ("test accuracy", test.get("accuracy"), teacher_test.get("accuracy")),
         ("test agreement with the teacher", test.get("agreement"), None),
     ]
@@ -38,8 +40,15 @@ def figures(result: Result) -> Table:
         if student is not None:
             kept = f"{student / teacher:.1%}" if teacher else ""
             table.add_row(name, share(student), *((share(teacher), kept) if taught else ()))
+    if "perplexity" in test:
+        theirs = teacher_test.get("perplexity")
+        table.add_row("test perplexity", f"{test['perplexity']:.3g}", *((_number(theirs), "") if taught else ()))
     table.add_row("parameters", f"{result.student_parameters:,}", *(_parameters(result) if taught else ()))
     return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _at(result: Result) -> str:

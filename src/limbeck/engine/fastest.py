@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from limbeck.distributed import world_size
 from limbeck.random_state import RandomState
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, tensors_in
 
 MARGIN = 0.05
 T = TypeVar("T")
@@ -38,9 +38,11 @@ class Layout:
         """The format of 4-dimensional tensors."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def of(self, images: Tensor) -> Tensor:
+    def of(self, inputs: Any) -> Any:
         """Images in this format; what has no (B, C, H, W) shape stays as it is."""
-        return images.contiguous(memory_format=self.memory_format) if images.ndim == 4 else images
+        if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+            return inputs
+        return inputs.contiguous(memory_format=self.memory_format)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def fastest_layout(
     return Found(chosen, statistics.median(times[simplest] or [0.0]), ratios, failed)
 
 
-def training_step(trainable: nn.Module, inputs: Tensor, teacher: Signals, batch: Batch) -> Make:
+def training_step(trainable: nn.Module, inputs: Any, teacher: Signals, batch: Batch) -> Make:
     """Forward and backward of a copy of the trainable module, for :func:`fastest_layout`.
 
     Args:
@@ -138,7 +140,7 @@ def training_step(trainable: nn.Module, inputs: Tensor, teacher: Signals, batch:
     return make
 
 
-def forward_pass(network: nn.Module, inputs: Tensor) -> Make:
+def forward_pass(network: nn.Module, inputs: Any) -> Make:
     """Forward of a copy of a network in eval mode and without gradient, for :func:`fastest_layout`."""
 
     def make(layout: Layout) -> Callable[[], object]:
@@ -173,8 +175,8 @@ def agreed(choice: T) -> T:
     return told[0]
 
 
-def _precision(layout: Layout, images: Tensor) -> torch.autocast:
-    return torch.autocast(images.device.type, torch.bfloat16, enabled=layout.bf16)
+def _precision(layout: Layout, inputs: Any) -> torch.autocast:
+    return torch.autocast(tensors_in(inputs)[0].device.type, torch.bfloat16, enabled=layout.bf16)
 
 
 def _in_turn(

@@ -37,7 +37,7 @@ from limbeck.matching import Names
 from limbeck.random_state import RandomState, RandomStream
 from limbeck.signals import Batch, Signals
 from limbeck.taps import evaluating, logits_of
-from limbeck.tasks.vision import Seen, VisionTask
+from limbeck.tasks.base import Seen, Task
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Learner:
         name: str,
         trainable: Trainable,
         stages: Sequence[Stage],
-        task: VisionTask,
+        task: Task,
         names: Names,
         settings: RunSettings,
         accelerator: Accelerator,
@@ -103,6 +103,11 @@ class Learner:
         self.failure: Failure | None = None
         self.batch: Batch | None = None
         self._resumed: dict[str, Any] | None = None
+
+    @property
+    def terms(self) -> list[str]:
+        """Names of the terms of the last step's loss."""
+        return self.meter.names
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -153,7 +158,7 @@ class Learner:
         self._correct = torch.zeros((), device=self.device)
 
     def learn(
-        self, seen: Seen, teacher: Signals, share: float, *, last: bool, adversary: Adversary | None = None
+        self, seen: Seen, teacher: Signals, share: float | Tensor, *, last: bool, adversary: Adversary | None = None
     ) -> None:
         """Forward and backward on a micro-batch, which counts as this ``share`` of the step; ``last`` of the step's.
 
@@ -173,7 +178,7 @@ class Learner:
             if logits is not None:
                 self._correct += (logits.argmax(dim=-1) == batch.labels).sum()
 
-    def _attacked(self, seen: Seen, teacher: Signals, adversary: Adversary | None) -> tuple[Tensor, Signals, Batch]:
+    def _attacked(self, seen: Seen, teacher: Signals, adversary: Adversary | None) -> tuple[Any, Signals, Batch]:
         """What the student sees, the teacher's signals and the batch, with attacked images where they are asked for."""
         inputs, attack = seen.by(self.task), self.trainable.objective.attack
         if attack is None or adversary is None:
@@ -183,8 +188,8 @@ class Learner:
         images, batch, teacher = adversary.attacked(attack, seen.batch, teacher, ours)
         return torch.cat([inputs, self.task.inputs(replace(batch, inputs=images))]), teacher, batch
 
-    def apply(self, samples: int, step: int) -> None:
-        """The optimizer's step, for ``samples`` that were learnt; ``step`` is its number.
+    def apply(self, predictions: int | Tensor, step: int) -> None:
+        """The optimizer's step, for ``predictions`` that were learnt; ``step`` is its number.
 
         On the CPU of one process, where looking is free, raises NonFiniteError for a term that is not finite.
         """
@@ -192,7 +197,7 @@ class Learner:
             self.trainable.shield()
             if self.settings.clip_norm is not None:
                 self._clip(self.settings.clip_norm)
-            self.meter.add(self._terms, self._correct, samples, step)
+            self.meter.add(self._terms, self._correct, predictions, step)
             if self.device.type == "cpu" and self.accelerator.num_processes == 1:
                 self._finite(self.meter.check, step)
             self.stepper.step()

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
+from torch import Tensor
 
 from limbeck.config import RunSettings
+from limbeck.distributed import world_size
 from limbeck.engine.adversary import Adversary
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -25,8 +29,21 @@ from limbeck.evaluate.accuracy import Score, scores
 from limbeck.machine import now
 from limbeck.signals import Batch, Batches, Signals
 from limbeck.taps import evaluating
-from limbeck.tasks.vision import Seen, VisionTask
+from limbeck.tasks.base import Seen, Task
+from limbeck.tasks.vision import VisionTask
 from limbeck.teachers.frozen import FrozenTeacher, Teacher
+
+
+class Author(Protocol):
+    """Writes the texts of a step; see ``limbeck.authoring``."""
+
+    def write(self, batch: Batch, step: int, progress: float) -> Batch:
+        """The batch with other texts in it; ``progress`` is how much of the stage is over, in [0, 1]."""
+        ...
+
+    def take(self) -> dict[str, float]:
+        """Figures of what was written since the last call."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,8 @@ class Loop:
         folder: the run's, for messages. checkpoint_path: what a resumed run starts from; None keeps everything in memory.
         isolate: whether a learner that fails (a loss that is not finite, out of memory) ends alone, with its ``failure``
             set, instead of ending the loop. When all have failed the loop ends with the last one's error.
+        author: writes the texts that teacher and student see, where these are not the data's; for one learner alone.
+        samples: what samples are called in messages.
     """
 
     def __init__(
@@ -62,7 +81,7 @@ class Loop:
         *,
         learners: Sequence[Learner],
         teacher: Teacher,
-        teacher_task: VisionTask,
+        teacher_task: Task,
         batches: Batches,
         validation: Callable[[], Iterable[Batch]] | None,
         settings: RunSettings,
@@ -71,12 +90,17 @@ class Loop:
         folder: Path | None = None,
         checkpoint_path: Path | None = None,
         isolate: bool = False,
+        author: Author | None = None,
+        samples: str = "images",
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.learners, self.teacher, self.teacher_task = list(learners), teacher, teacher_task
-        self.adversary = Adversary(teacher, teacher_task) if isinstance(teacher, FrozenTeacher) else None
+        self.adversary = None
+        if isinstance(teacher, FrozenTeacher) and isinstance(teacher_task, VisionTask):
+            self.adversary = Adversary(teacher, teacher_task)
         self.batches, self.validation, self.settings, self.classes = batches, validation, settings, classes
         self.accelerator, self.isolate, self.callbacks = accelerator, isolate, list(callbacks)
+        self.author, self.samples = author, samples
         self.folder, self.checkpoint_path = folder, checkpoint_path
         self.device: torch.device = accelerator.device
         self.position, self.stop = Position(), False
@@ -169,19 +193,29 @@ class Loop:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def _step(self, batch: Batch) -> None:
-        self.batch = batch
+        self.batch = batch = self._written(batch)
         step_in_stage = self.position.epoch * len(self.batches) + self.position.batch
         for learner in self.active:
             learner.begin_step(step_in_stage)
         parts = self._micro_batches(batch)
+        predictions = batch.predictions
+        everywhere = _mean_over_processes(predictions)
         for number, part in enumerate(parts):
             seen, last = Seen(part), number == len(parts) - 1
             teacher = self._ask_teacher(seen)
             for learner in self.active:
                 with self._alone(learner):
-                    learner.learn(seen, teacher, len(part) / len(batch), last=last, adversary=self.adversary)
+                    learner.learn(seen, teacher, part.predictions / everywhere, last=last, adversary=self.adversary)
                     if last:
-                        learner.apply(len(batch), self.position.step)
+                        learner.apply(predictions, self.position.step)
+
+    def _written(self, batch: Batch) -> Batch:
+        if self.author is None:
+            return batch
+        position, stage = self.position, self.stages[self.position.stage]
+        done = (position.epoch + position.batch / len(self.batches)) / stage.epochs
+        with self.accelerator.autocast():
+            return self.author.write(batch, position.step, done)
 
     def _ask_teacher(self, seen: Seen) -> Signals:
         with self.accelerator.autocast():
@@ -205,7 +239,10 @@ class Loop:
         # On another device looking would mean waiting for it; what comes from loaders is still on the CPU here.
         if self.classes is None or batch.labels.device.type != "cpu" or not batch.labels.numel():
             return
-        low, high = int(batch.labels.min()), int(batch.labels.max())
+        labels = batch.labels[batch.learnt] if batch.labels.ndim > 1 else batch.labels
+        if not labels.numel():
+            return
+        low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.classes:
             wrong = low if low < 0 else high
             raise SignalError(
@@ -245,6 +282,8 @@ class Loop:
         for learner in self.active:
             with self._alone(learner):
                 metrics = learner.metrics(self.position.step)
+                if self.author is not None:
+                    metrics |= self.author.take()
                 self._record(learner, "train", metrics)
                 merged |= self._named(learner, metrics)
         if merged:
@@ -333,6 +372,17 @@ class Loop:
         for learner in self.learners:
             learner.load_state(state["learners"][learner.name], trained=self.position.stage == len(self.stages))
         return True
+
+
+def _mean_over_processes(predictions: int | Tensor) -> int | Tensor:
+    """The predictions of a step that a process has on average: as many on each, but where rows of tokens are counted."""
+    if isinstance(predictions, int):
+        return predictions
+    total = predictions.clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    # Where nothing is learnt, terms are 0 and so are their gradients, whatever they are divided by.
+    return (total / world_size()).clamp(min=1)
 
 
 def _check_together(learners: Sequence[Learner], accelerator: Accelerator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from limbeck.config import RunSettings
 from limbeck.engine.probe import unchanged
 from limbeck.engine.trainable import Trainable
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, tensors_in
 
 _STATES = {"sgd": 1, "adamw": 2}
 
@@ -29,7 +30,7 @@ class Footprint:
     passing: int = 0
 
 
-def footprint(trainable: Trainable, inputs: Tensor, teacher: Signals, batch: Batch, settings: RunSettings) -> Footprint:
+def footprint(trainable: Trainable, inputs: Any, teacher: Signals, batch: Batch, settings: RunSettings) -> Footprint:
     """The bytes of a built student, found by one forward pass; weights, buffers and random numbers are as before after it.
 
     What operators need inside for a moment is not seen, nor what lies idle in an allocator.
@@ -38,7 +39,10 @@ def footprint(trainable: Trainable, inputs: Tensor, teacher: Signals, batch: Bat
     kept = learns + sum(buffer.nbytes for buffer in trainable.buffers()) + _STATES[settings.optimizer] * learns
     if settings.ema:
         kept += sum(value.nbytes for value in trainable.student.state_dict().values())
-    own = {value.untyped_storage().data_ptr() for value in (*trainable.parameters(), *trainable.buffers(), inputs)}
+    own = {
+        value.untyped_storage().data_ptr()
+        for value in (*trainable.parameters(), *trainable.buffers(), *tensors_in(inputs))
+    }
     saved: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:

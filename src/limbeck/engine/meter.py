@@ -29,12 +29,12 @@ class Meter:
     def _reset(self) -> None:
         self.sums = torch.zeros(len(self.names), device=self.device)
         self.first_bad = torch.full((len(self.names),), _NEVER, device=self.device)
-        self.correct = torch.zeros((), device=self.device)
+        # Right answers, and answers.
+        self.answers = torch.zeros(2, device=self.device)
         self.steps = 0
-        self.seen = 0
 
-    def add(self, terms: Mapping[str, Tensor], correct: Tensor, seen: int, step: int) -> None:
-        """Take in one step: its terms (scalars), how many of ``seen`` training samples were right, and the step's number."""
+    def add(self, terms: Mapping[str, Tensor], correct: Tensor, seen: int | Tensor, step: int) -> None:
+        """Take in one step: its terms (scalars), how many of ``seen`` predictions were right, and the step's number."""
         if list(terms) != self.names:
             self.names = list(terms)
             self._reset()
@@ -42,9 +42,9 @@ class Meter:
         self.sums += values
         bad = torch.where(values.isfinite(), _NEVER, step)
         self.first_bad = torch.minimum(self.first_bad, bad)
-        self.correct += correct
+        self.answers[0] += correct
+        self.answers[1] += seen
         self.steps += 1
-        self.seen += seen
 
     def check(self) -> None:
         """Wait for the device and raise NonFiniteError with the term and the step if any was not finite."""
@@ -65,22 +65,28 @@ class Meter:
         """
         if not self.steps:
             return {}
-        sums = torch.cat([self.sums, self.correct[None]])
+        sums = torch.cat([self.sums, self.answers])
         if world_size() > 1:
             dist.all_reduce(sums)
         self.check_everywhere()
-        *means, correct = (sums / (self.steps * world_size())).tolist()
+        *totals, correct, seen = sums.tolist()
+        means = [total / (self.steps * world_size()) for total in totals]
         metrics = {"loss": sum(means), **dict(zip(self.names, means, strict=True))}
-        metrics["train_accuracy"] = correct * self.steps / max(1, self.seen)
+        metrics["train_accuracy"] = correct / max(1, seen)
         self._reset()
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far, for a checkpoint between two fetches."""
-        tensors = {"sums": self.sums, "first_bad": self.first_bad, "correct": self.correct}
-        return {"names": list(self.names), "steps": self.steps, "seen": self.seen, **tensors}
+        tensors = {"sums": self.sums, "first_bad": self.first_bad, "answers": self.answers}
+        return {"names": list(self.names), "steps": self.steps, **tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.names, self.steps, self.seen = list(state["names"]), state["steps"], state["seen"]
-        for name in ("sums", "first_bad", "correct"):
+        self.names, self.steps = list(state["names"]), state["steps"]
+        if "answers" not in state:  # written by limbeck 0.1, which counted in two numbers
+            state = {
+                **state,
+                "answers": torch.stack([state["correct"].float().cpu(), torch.tensor(float(state["seen"]))]),
+            }
+        for name in ("sums", "first_bad", "answers"):
             setattr(self, name, state[name].to(self.device))

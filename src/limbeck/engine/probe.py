@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from limbeck.engine.trainable import Stage, Trainable, with_peers
 from limbeck.errors import SignalError
@@ -14,7 +15,7 @@ from limbeck.signals import Batch, Signals
 from limbeck.taps import Tapped, evaluating
 
 
-def probe_signals(network: Tapped, inputs: Tensor, companions: nn.Module | None = None) -> Signals:
+def probe_signals(network: Tapped, inputs: Any, companions: nn.Module | None = None) -> Signals:
     """A network's signals for its inputs, in eval mode and without gradient, with those of the networks beside it."""
     with evaluating(network), torch.no_grad():
         signals: Signals = network(inputs)
@@ -53,7 +54,7 @@ def build_objectives(stages: list[Stage], student: Signals, teacher: Signals, ba
         stage.objective.build(student, teacher)
 
 
-def unused_parameters(trainable: Trainable, inputs: Tensor, teacher: Signals, batch: Batch) -> list[str]:
+def unused_parameters(trainable: Trainable, inputs: Any, teacher: Signals, batch: Batch) -> list[str]:
     """Names of parameters that ask for a gradient and get none from the active stage's loss.
 
     DDP must be told whether there are any. Weights, buffers and random numbers are as before afterwards.

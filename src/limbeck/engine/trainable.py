@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,12 +59,15 @@ class Trainable(nn.Module):
         assert isinstance(objective, Objective)
         return objective
 
-    def forward(self, inputs: Tensor, teacher: Signals, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+    def forward(self, inputs: Any, teacher: Signals, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
         student: Signals = self.student(inputs) if self.objective.needs_student else Signals()
         if batch.attacked is not None:
             student, inputs = student.with_attacked(batch.attacked), inputs[: len(batch)]
         if self._has_company:
             student = with_peers(self.companions, inputs, student)
+        if batch.labels.ndim == 2:
+            # Prompts and what rows are filled up with are not learnt, whatever an objective looks at.
+            student = replace(student, mask=batch.learnt)
         terms = self.objective(student, teacher, batch)
         return terms, None if student.logits is None else student.logits.detach()
 
@@ -102,8 +106,8 @@ class Trainable(nn.Module):
         assert isinstance(final, Objective)
         return final.new_classifier()
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """The student's logits (B, C), of its new classifier if it gets one."""
+    def logits(self, inputs: Any) -> Tensor:
+        """The student's logits (B, C) or (B, L, V), of its new classifier if it gets one."""
         signals: Signals = self.student(inputs)
         head = self.new_classifier
         if head is None:
@@ -157,6 +161,6 @@ class Trainable(nn.Module):
         return exempt
 
 
-def with_peers(companions: nn.Module | None, inputs: Tensor, student: Signals) -> Signals:
+def with_peers(companions: nn.Module | None, inputs: Any, student: Signals) -> Signals:
     """The student's signals with the logits of the networks beside it, where there are any."""
     return student if companions is None else replace(student, peers=companions(inputs, student))

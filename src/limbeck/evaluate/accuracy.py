@@ -13,18 +13,20 @@ from limbeck import losses
 from limbeck.distributed import world_size
 from limbeck.errors import NonFiniteError
 from limbeck.evaluate.kinds import Count, Number, Share
-from limbeck.signals import Batch
+from limbeck.signals import IGNORED, Batch
 
 Predict = Callable[[Batch], Tensor]
 
 _FIGURES = 7
 _ROWS = 4096
+_NUMBERS = 2**24  # float32 logits of token models that are looked at together
 
 
 @dataclass(frozen=True)
 class Score:
     """Figures of one classifier on one split.
 
+    count: samples; of token models the positions that have a label.
     accuracy, top5: shares in [0, 1] (top5 is 1 by definition with five classes or fewer). nll: mean negative log likelihood
     in nats. agreement, kl: with a teacher, the share of equal predictions and the mean KL(teacher ‖ student) in nats.
     """
@@ -44,7 +46,8 @@ class Score:
 def score(predict: Predict, batches: Iterable[Batch], teacher: Predict | None = None) -> Score:
     """Score logits from ``predict`` on batches, summed over all processes (each has its own share of the batches).
 
-    ``predict`` and ``teacher`` map a Batch to logits (B, C).
+    ``predict`` and ``teacher`` map a Batch to logits (B, C), or (B, L, V) of token models, whose positions then are the
+    samples.
 
     Raises:
         NonFiniteError: logits that are NaN or infinite, with how many samples have them.
@@ -62,9 +65,9 @@ def scores(
     """:func:`score` of several classifiers in one pass, with the error in the place of a score that cannot be."""
     sums = [torch.zeros(_FIGURES, dtype=torch.float64) for _ in predicts]
     for batch in batches:
-        told = None if teacher is None else teacher(batch).float()
+        told = None if teacher is None else teacher(batch)
         for number, predict in enumerate(predicts):
-            row = _sums(predict(batch).float(), batch.labels, told)
+            row = _sums_of(predict(batch), batch.labels, told)
             sums[number] = row + sums[number].to(row)
     return [_score(each, teacher is not None) for each in sums]
 
@@ -85,6 +88,21 @@ def score_of(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> S
     return found
 
 
+def _sums_of(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+    """The sums of a batch; of token models over the positions that have a label, a part at a time."""
+    if logits.ndim == 2:
+        return _sums(logits.float(), labels, None if teacher is None else teacher.float())
+    places = (labels.to(logits.device).flatten() != IGNORED).nonzero().flatten()
+    flat = [None if each is None else each.flatten(0, 1) for each in (logits, teacher)]
+    labels = labels.to(logits.device).flatten()
+    found = []
+    for part in places.split(max(1, _NUMBERS // logits.shape[-1])):
+        ours, theirs = (None if each is None else each[part].float() for each in flat)
+        assert ours is not None
+        found.append(_sums(ours, labels[part], theirs))
+    return torch.stack(found).sum(dim=0) if found else torch.zeros(_FIGURES, dtype=torch.float64)
+
+
 def _score(sums: Tensor, with_teacher: bool) -> Score | NonFiniteError:
     if world_size() > 1:
         dist.all_reduce(sums)
@@ -94,7 +112,7 @@ def _score(sums: Tensor, with_teacher: bool) -> Score | NonFiniteError:
 def _score_of_sums(sums: Tensor, with_teacher: bool) -> Score | NonFiniteError:
     count, top1, top5, nll, agreement, kl, bad = sums.tolist()
     if bad:
-        return NonFiniteError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} samples.")
+        return NonFiniteError(f"the network's logits are NaN or infinite for {int(bad)} of {int(count)} predictions.")
     count = max(1, count)
     beside = (agreement / count, kl / count) if with_teacher else (None, None)
     return Score(int(count), top1 / count, top5 / count, nll / count, *beside)

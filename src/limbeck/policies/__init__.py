@@ -14,7 +14,7 @@ from limbeck.policies.mixtures import Mixed, TwoStage
 from limbeck.policies.prompts import Prompts, Response, Source, Statistics
 from limbeck.policies.registry import POLICIES, parse_policy
 from limbeck.policies.sampled import StudentText, TeacherText
-from limbeck.policies.sampling import Sampling
+from limbeck.policies.sampling import Sampling, parse_sampling
 from limbeck.policies.speculation import speculate
 from limbeck.policies.speculative import Speculative
 from limbeck.policies.writer import Writer
@@ -39,5 +39,6 @@ __all__ = [
     "Writer",
     "generate",
     "parse_policy",
+    "parse_sampling",
     "speculate",
 ]

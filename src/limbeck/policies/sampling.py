@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from limbeck.errors import check_number, check_whole
+from limbeck.errors import SettingError, check_number, check_whole, unknown_name
+from limbeck.expression import parse_call
 
 # A nucleus is nearly always among so many tokens; to sort a vocabulary of 100,000 costs more than a small student's pass.
 _HEAD = 256
@@ -89,3 +90,17 @@ def _inverse(summed: Tensor, uniforms: Tensor, whole: Tensor) -> Tensor:
     places = torch.searchsorted(summed, (uniforms * whole)[:, None], right=True).squeeze(-1)
     # Beyond the end only by rounding, or where the sums are NaN.
     return places.clamp(max=summed.shape[-1] - 1)
+
+
+def parse_sampling(text: str) -> Sampling:
+    """The sampling that ``temperature=0.5, top_p=0.5`` describes; no code is run.
+
+    Raises:
+        SettingError: it cannot be read, or names an argument that does not exist.
+    """
+    arguments = parse_call(f"sampling({text})", "sampling").arguments
+    accepted = [item.name for item in fields(Sampling)]
+    for name in arguments:
+        if name not in accepted:
+            raise SettingError(unknown_name("argument of sampling", name, accepted))
+    return Sampling(**arguments)

@@ -20,7 +20,9 @@ class MethodRow:
     A seed that was run twice counts once, as its mean.
 
     label: preset or expression, "student alone" or "teacher …". kept: test accuracy over the teacher's, run by run.
-    scores: for each of ``seeds`` the accuracy that differences are made of: of the test, or else the best validation.
+    exact_match, rouge_l: shares of language models' answers to test prompts; perplexity: of their test tokens.
+    scores: for each of ``seeds`` what differences are made of: of the test the exact match where there is one, else the
+        accuracy; without a test the best validation accuracy.
     difference: to the row that has ``baseline``, over the seeds both have, when there are at least two.
     parameters_ratio: the teacher's parameters over the student's. variant: settings that set it apart from a namesake.
     seconds: of training; where ``shared_with`` students shared a pass, of this one alone. shared_seconds: of the data and
@@ -50,6 +52,9 @@ class MethodRow:
     shared_with: int = 1
     memory_mb: Stat | None = None
     teacher_calls: int | None = None
+    exact_match: Stat | None = None
+    rouge_l: Stat | None = None
+    perplexity: Stat | None = None
     difference: Difference | None = None
     baseline: bool = False
     is_teacher: bool = False
@@ -160,6 +165,9 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         shared_with=max(result.shared_with for result in group),
         memory_mb=over_seeds(lambda result: result.memory_mb),
         teacher_calls=max((result.teacher_calls for result in group if result.teacher_calls is not None), default=None),
+        exact_match=over_seeds(lambda result: _test(result, "exact_match")),
+        rouge_l=over_seeds(lambda result: _test(result, "rouge_l")),
+        perplexity=over_seeds(lambda result: _test(result, "perplexity")),
         difference=None if is_baseline else _paired(group, baseline),
         baseline=is_baseline,
     )
@@ -183,7 +191,9 @@ def _paired(group: list[Result], baseline: list[Result]) -> Difference | None:
 
 
 def _accuracy(result: Result) -> float | None:
-    return result.validation_best if result.test is None else result.test.get("accuracy")
+    if result.test is None:
+        return result.validation_best
+    return result.test.get("exact_match", result.test.get("accuracy"))
 
 
 def _by_seed(group: list[Result], pick: Callable[[Result], float | None]) -> dict[int, float]:
@@ -194,6 +204,12 @@ def _by_seed(group: list[Result], pick: Callable[[Result], float | None]) -> dic
         if value is not None:
             found.setdefault(result.seed, []).append(value)
     return {seed: math.fsum(values) / len(values) for seed, values in found.items()}
+
+
+def _of_teacher(group: Sequence[Result], name: str) -> Stat | None:
+    # Every run tells of its teacher again.
+    found = {result.teacher_test[name] for result in group if result.teacher_test and name in result.teacher_test}
+    return Stat.of(sorted(found))
 
 
 def _teachers(results: Sequence[Result]) -> list[MethodRow]:
@@ -224,6 +240,9 @@ def _teachers(results: Sequence[Result]) -> list[MethodRow]:
                 agreement=None,
                 kept=None,
                 seconds=None,
+                exact_match=_of_teacher(group, "exact_match"),
+                rouge_l=_of_teacher(group, "rouge_l"),
+                perplexity=_of_teacher(group, "perplexity"),
                 is_teacher=True,
             )
         )

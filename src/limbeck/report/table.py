@@ -114,6 +114,11 @@ def _shared(row: MethodRow) -> str:
     return "–" if row.shared_seconds is None else f"{row.shared_seconds.mean:,.1f} by {row.shared_with}"
 
 
+def _plain(stat: Stat) -> str:
+    spread = "" if stat.std is None else f" ± {stat.std:.2g}"
+    return f"{stat.mean:.3g}{spread}"
+
+
 def _share_column(title: str, help_: str, pick: Callable[[MethodRow], Stat | None], signed: bool = False) -> Column:
     return Column(title, help_, _shares(pick, signed), _mean(pick))
 
@@ -175,15 +180,29 @@ _CALLS = Column(
     lambda row: "–" if row.teacher_calls is None else f"{row.teacher_calls:,}",
     lambda row: None if row.teacher_calls is None else float(row.teacher_calls),
 )
+_PERPLEXITY = Column(
+    "perplexity",
+    "exp of the mean negative log likelihood of the test's tokens",
+    lambda row: "–" if row.perplexity is None else _plain(row.perplexity),
+    _mean(lambda row: row.perplexity),
+)
 _FIGURES = [
+    _share_column("exact match %", "answers to test prompts that are right", lambda row: row.exact_match),
+    _share_column("ROUGE-L %", "F1 with the wanted answers to test prompts", lambda row: row.rouge_l),
     _share_column("test %", "accuracy on the test split, read once a run", lambda row: row.test),
-    _share_column("vs baseline", "paired difference in percentage points", lambda row: row.difference, signed=True),
+    _share_column(
+        "vs baseline",
+        "paired difference in percentage points, of exact match where there is one",
+        lambda row: row.difference,
+        signed=True,
+    ),
     _PAIRS,
     _INTERVAL,
     _VERDICT,
     _HOLM,
     _share_column("kept %", "test accuracy as a share of the teacher's", lambda row: row.kept),
     _share_column("agrees %", "test images given the teacher's class", lambda row: row.agreement),
+    _PERPLEXITY,
     _share_column("val best %", "best validation accuracy of the run", lambda row: row.validation_best),
     _share_column("val last %", "validation accuracy after the last epoch", lambda row: row.validation_last),
     _CALLS,

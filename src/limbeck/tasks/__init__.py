@@ -1,1 +1,1 @@
-"""How a batch meets the networks: vision."""
+"""How a batch meets the networks: vision and text."""

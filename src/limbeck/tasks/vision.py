@@ -26,17 +26,3 @@ class VisionTask:
         if self.channels_last and images.ndim == 4:
             return images.contiguous(memory_format=torch.channels_last)
         return images
-
-
-class Seen:
-    """One batch as several networks see it: what is the same for two of them is made once."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self._made: dict[VisionTask, Tensor] = {}
-
-    def by(self, task: VisionTask) -> Tensor:
-        """The batch as a network with this task sees it."""
-        if task not in self._made:
-            self._made[task] = task.inputs(self.batch)
-        return self._made[task]

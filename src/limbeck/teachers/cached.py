@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class CachedTeacher:
                 "holds them."
             )
 
-    def signals(self, inputs: Tensor, batch: Batch) -> Signals:
+    def signals(self, inputs: Any, batch: Batch) -> Signals:
         """The stored signals of the batch's samples in the batch's views; ``inputs`` are not looked at.
 
         Raises CacheError when the batch does not tell its samples and views, or when one of them is not in the cache; on an
@@ -130,7 +130,7 @@ class AskedOnceTeacher:
     def __init__(self, stored: CachedTeacher) -> None:
         self.stored = stored
 
-    def signals(self, inputs: Tensor, batch: Batch) -> Signals:
+    def signals(self, inputs: Any, batch: Batch) -> Signals:
         """The stored signals of the batch's samples; ``inputs`` and ``batch.view`` are not looked at."""
         view = None if batch.index is None else torch.zeros_like(batch.index)
         return self.stored.signals(inputs, replace(batch, view=view))

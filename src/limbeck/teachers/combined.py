@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class CombinedTeacher:
     def __init__(self, principal: Teacher, others: Sequence[Ask], rule: Rule, *, training: bool) -> None:
         self.principal, self.others, self.rule, self.training = principal, list(others), rule, training
 
-    def signals(self, inputs: Tensor, batch: Batch) -> Signals:
+    def signals(self, inputs: Any, batch: Batch) -> Signals:
         told = self.principal.signals(inputs, batch)
         with torch.no_grad():
             logits = self.rule.in_order([_logits(told), *(_logits(ask(inputs, batch)) for ask in self.others)])

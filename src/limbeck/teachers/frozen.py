@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class Teacher(Protocol):
         """Whether ``signals`` looks at its inputs; where it does not, they need no preprocessing."""
         ...
 
-    def signals(self, inputs: Tensor, batch: Batch) -> Signals:
+    def signals(self, inputs: Any, batch: Batch) -> Signals:
         """Signals without gradient for ``inputs``, the batch as the teacher's preprocessing made it."""
         ...
 
@@ -42,7 +42,7 @@ class FrozenTeacher:
     def __init__(self, network: nn.Module) -> None:
         self.network = network.eval().requires_grad_(False)
 
-    def signals(self, inputs: Tensor, batch: Batch) -> Signals:
+    def signals(self, inputs: Any, batch: Batch) -> Signals:
         # no_grad and not inference_mode: the objective's heads save these tensors for their backward pass.
         with torch.no_grad():
             signals: Signals = self.network(inputs)
@@ -66,7 +66,7 @@ class NoTeacher:
 
     sees_inputs = False
 
-    def signals(self, inputs: Tensor, batch: Batch) -> Signals:
+    def signals(self, inputs: Any, batch: Batch) -> Signals:
         return Signals()
 
     def start_epoch(self, epoch: int, epochs: int) -> None:

@@ -20,7 +20,7 @@ _HALF_TOLERANCE = 5e-2
 
 
 def for_inference(
-    tapped: Tapped, example: Tensor, *, compile: bool = False, say: Callable[[str], None] = lambda line: None
+    tapped: Tapped, example: Any, *, compile: bool = False, say: Callable[[str], None] = lambda line: None
 ) -> nn.Module:
     """A module that gives the same signals as ``tapped`` in eval mode without gradient, faster.
 
@@ -34,10 +34,13 @@ def for_inference(
         tapped: with all its taps in place; it is not changed, and its weights must not change afterwards. Its norms are gone
             from the result, so whatever looks at them must do so before.
         example: a batch of inputs as they will come, (B, ...), in their memory format; call this in the autocast in which the
-            teacher will run.
+            teacher will run. For rows of tokens the network stays as it is.
         compile: costs seconds to half a minute once.
         say: is told in a line each what was done, or why not.
     """
+    if not isinstance(example, Tensor):
+        # Rows of tokens have another length in every batch, and language models no batch norms.
+        return tapped.eval()
     eager = fold_batch_norms(tapped, example[:2], say=say).eval()
     if not compile:
         return eager

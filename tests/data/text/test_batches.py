@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from limbeck.data.text import (
-    IGNORED,
     ByteTokenizer,
     EvalTokenBatches,
-    TokenBatch,
     TokenBatches,
     TokenSplit,
     encode,
@@ -21,7 +19,8 @@ from limbeck.data.text import (
 )
 from limbeck.data.text.collate import Side
 from limbeck.errors import SettingError
-from limbeck.signals import Batches
+from limbeck.signals import IGNORED, Batch, Batches
+from limbeck.tokens import Tokens
 
 from .conftest import documents, prompts
 from .test_classify import labelled
@@ -34,16 +33,26 @@ def split_of(pairs: list[tuple[str, str]] = PAIRS) -> TokenSplit:
     return encode(prompts(*pairs), "train", BYTES, 64)[0]
 
 
-def learnt(batches: Iterable[TokenBatch]) -> dict[int, list[tuple[list[int], int]]]:
+def learnt(batches: Iterable[Batch]) -> dict[int, list[tuple[list[int], int]]]:
     """For each example, by its index: what stands before each token that is learnt, and that token."""
     found: dict[int, list[tuple[list[int], int]]] = {}
     for batch in batches:
         for row, column in batch.learnt.nonzero().tolist():
-            documents = torch.zeros_like(batch.tokens[row]) if batch.documents is None else batch.documents[row]
+            documents = (
+                torch.zeros_like(batch.inputs.tokens[row])
+                if batch.inputs.documents is None
+                else batch.inputs.documents[row]
+            )
             number = int(documents[column])
-            index = int(batch.index[row] if batch.documents is None else batch.index[row, number])
-            mine = (documents == number) & batch.attention[row] & (torch.arange(batch.tokens.shape[1]) <= column)
-            found.setdefault(index, []).append((batch.tokens[row][mine].tolist(), int(batch.labels[row, column])))
+            index = int(batch.index[row] if batch.inputs.documents is None else batch.index[row, number])
+            mine = (
+                (documents == number)
+                & batch.inputs.attention[row]
+                & (torch.arange(batch.inputs.tokens.shape[1]) <= column)
+            )
+            found.setdefault(index, []).append(
+                (batch.inputs.tokens[row][mine].tolist(), int(batch.labels[row, column]))
+            )
     return found
 
 
@@ -98,11 +107,11 @@ def test_resume_from_the_middle(packing: int | None) -> None:
     def batches() -> TokenBatches:
         return TokenBatches(split_of(), 3, batch_size=2, packing=packing)
 
-    made: Batches = batches()  # type: ignore[assignment]
+    made: Batches = batches()
     full, rest = list(made.epoch(1)), list(batches().epoch(1, start=1))
     assert len(full) == len(made) == len(rest) + 1
     for one, other in zip(full[1:], rest, strict=True):
-        assert torch.equal(one.tokens, other.tokens)
+        assert torch.equal(one.inputs.tokens, other.inputs.tokens)
         assert torch.equal(one.labels, other.labels)
     with pytest.raises(SettingError, match="start must be 0 to"):
         list(made.epoch(1, start=9))
@@ -111,29 +120,33 @@ def test_resume_from_the_middle(packing: int | None) -> None:
 def test_what_a_batch_holds() -> None:
     split = split_of([("ab", "c"), ("d", "efg")])
     (right,) = EvalTokenBatches(split, 2, by_length=False)
-    assert right.tokens.tolist() == [[97, 98, 99, 257, 256], [100, 101, 102, 103, 257]]
+    assert right.inputs.tokens.tolist() == [[97, 98, 99, 257, 256], [100, 101, 102, 103, 257]]
     assert right.labels.tolist() == [[-100, 99, 257, -100, -100], [101, 102, 103, 257, -100]]
-    assert right.positions.tolist() == [[0, 1, 2, 3, 0], [0, 1, 2, 3, 4]]
+    assert right.inputs.positions.tolist() == [[0, 1, 2, 3, 0], [0, 1, 2, 3, 4]]
     assert right.index.tolist() == [0, 1]
     (left,) = EvalTokenBatches(split, 2, by_length=False, side="left")
-    assert left.tokens.tolist() == [[256, 97, 98, 99, 257], [100, 101, 102, 103, 257]]
-    assert left.attention.tolist()[0] == [False, True, True, True, True]
+    assert left.inputs.tokens.tolist() == [[256, 97, 98, 99, 257], [100, 101, 102, 103, 257]]
+    assert left.inputs.attention.tolist()[0] == [False, True, True, True, True]
     assert left.labels.tolist()[0] == [-100, -100, 99, 257, -100]
-    assert left.positions.tolist()[0] == [0, 0, 1, 2, 3]
-    assert (right.tokens.dtype, right.labels.dtype, right.attention.dtype) == (torch.int64, torch.int64, torch.bool)
+    assert left.inputs.positions.tolist()[0] == [0, 0, 1, 2, 3]
+    assert (right.inputs.tokens.dtype, right.labels.dtype, right.inputs.attention.dtype) == (
+        torch.int64,
+        torch.int64,
+        torch.bool,
+    )
 
 
 def test_what_a_packed_batch_holds() -> None:
     (batch,) = TokenBatches(split_of([("ab", "c"), ("d", "ef"), ("g", "h")]), 0, batch_size=2, packing=8).epoch(0)
-    batch = batch[batch.attention.sum(1).argsort(descending=True)]
-    assert batch.documents is not None
-    assert batch.documents.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, -1, -1, -1, -1, -1]]
-    assert batch.positions.tolist()[0] == [0, 1, 2, 3, 0, 1, 2, 3]
+    batch = batch[batch.inputs.attention.sum(1).argsort(descending=True)]
+    assert batch.inputs.documents is not None
+    assert batch.inputs.documents.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, -1, -1, -1, -1, -1]]
+    assert batch.inputs.positions.tolist()[0] == [0, 1, 2, 3, 0, 1, 2, 3]
     assert sorted(batch.index[0].tolist()) == [0, 1]
     assert batch.index[1].tolist() == [2, -1]
     assert batch.labels[1].tolist() == [104, 257] + [IGNORED] * 6
-    mask = batch.block_mask()[:, 0]
-    for row, numbers in enumerate(batch.documents.tolist()):
+    mask = batch.inputs.block_mask()[:, 0]
+    for row, numbers in enumerate(batch.inputs.documents.tolist()):
         for i, one in enumerate(numbers):
             for j, other in enumerate(numbers):
                 assert bool(mask[row, i, j]) is (i == j or (j <= i and one == other and one >= 0))
@@ -144,15 +157,15 @@ def test_prompts_are_filled_up_on_the_left(side: Side) -> None:
     split = split_of([("ab", "c"), ("d", "efghi")])
     (batch,) = EvalTokenBatches(split, 2, by_length=False, side=side)
     found = only_prompts(batch, 256)
-    assert found.tokens.tolist() == [[97, 98], [256, 100]]
-    assert found.attention.tolist() == [[True, True], [False, True]]
-    assert found.positions.tolist() == [[0, 1], [0, 0]]
+    assert found.inputs.tokens.tolist() == [[97, 98], [256, 100]]
+    assert found.inputs.attention.tolist() == [[True, True], [False, True]]
+    assert found.inputs.positions.tolist() == [[0, 1], [0, 0]]
     assert not found.learnt.any()
     (same,) = EvalTokenBatches(split, 2, prompts=True)
-    assert torch.equal(same.tokens, found.tokens)
+    assert torch.equal(same.inputs.tokens, found.inputs.tokens)
     bare, _ = encode(prompts(("ab", ""), ("d", "")), "train", BYTES, 64, prompts_only=True)
     (alone,) = EvalTokenBatches(bare, 2, prompts=True)
-    assert torch.equal(alone.tokens, found.tokens)
+    assert torch.equal(alone.inputs.tokens, found.inputs.tokens)
     assert torch.equal(alone.index, found.index)
 
 
@@ -163,7 +176,7 @@ def test_evaluation_covers_every_row_once() -> None:
         index = [batch.index for part in parts for batch in part]
         assert sorted(torch.cat(index).tolist()) == list(range(7))
         assert [len(part) for part in parts] == [2, 2]
-    widths = [batch.tokens.shape[1] for batch in EvalTokenBatches(split, 2)]
+    widths = [batch.inputs.tokens.shape[1] for batch in EvalTokenBatches(split, 2)]
     assert widths == sorted(widths, reverse=True)
 
 
@@ -184,15 +197,15 @@ def llama() -> torch.nn.Module:
     return LlamaForCausalLM(config).eval()
 
 
-def losses(network: torch.nn.Module, batches: Iterable[TokenBatch]) -> dict[int, list[float]]:
+def losses(network: torch.nn.Module, batches: Iterable[Batch]) -> dict[int, list[float]]:
     """For each example, by its index: −log p of each token that is learnt."""
     found: dict[int, list[float]] = {}
     for batch in batches:
         with torch.no_grad():
-            logits: Tensor = network(**batch.inputs()).logits
+            logits: Tensor = network(**batch.inputs.causal()).logits
         for row, column in batch.learnt.nonzero().tolist():
-            number = 0 if batch.documents is None else int(batch.documents[row, column])
-            index = int(batch.index[row] if batch.documents is None else batch.index[row, number])
+            number = 0 if batch.inputs.documents is None else int(batch.inputs.documents[row, column])
+            index = int(batch.index[row] if batch.inputs.documents is None else batch.index[row, number])
             value = -logits[row, column].log_softmax(0)[batch.labels[row, column]]
             found.setdefault(index, []).append(value.item())
     return found
@@ -225,9 +238,10 @@ def test_a_batch_is_a_pytree_and_moves() -> None:
     (batch,) = EvalTokenBatches(split_of(), 9)
     leaves, spec = torch.utils._pytree.tree_flatten(batch)
     again = torch.utils._pytree.tree_unflatten(leaves, spec)
-    assert isinstance(again, TokenBatch)
-    assert torch.equal(again.tokens, batch.tokens)
-    assert batch.to("meta").tokens.device.type == "meta"
+    assert isinstance(again, Batch)
+    assert isinstance(again.inputs, Tokens)
+    assert torch.equal(again.inputs.tokens, batch.inputs.tokens)
+    assert batch.to("meta").inputs.tokens.device.type == "meta"
     assert len(batch[:2]) == 2
 
 

@@ -35,9 +35,9 @@ def test_pairs_are_joined_as_the_tokenizer_does_it() -> None:
     split, told = encode_classification(labelled("good film", "bad", pair="film"), "train", bert_tokenizer(), 9)
     (batch,) = TokenBatches(split, 0, batch_size=2, grouped=False).epoch(0)
     batch = batch[batch.index.argsort()]
-    assert batch.tokens.tolist() == [[1, 4, 6, 2, 6, 2], [1, 5, 2, 6, 2, 0]]
+    assert batch.inputs.tokens.tolist() == [[1, 4, 6, 2, 6, 2], [1, 5, 2, 6, 2, 0]]
     assert batch.labels.tolist() == [0, 1]
-    assert batch.sequence_inputs()["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0]]
+    assert batch.inputs.sequence()["token_type_ids"].tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0]]
     assert "learnt" not in str(told)
 
 

@@ -1,19 +1,19 @@
 """Text: sources, tokenising and batches of tokens."""
 
 from limbeck.data.text.arithmetic import ALPHABET, arithmetic
-from limbeck.data.text.batch import IGNORED, TokenBatch, only_prompts
 from limbeck.data.text.batches import EvalTokenBatches, TokenBatches
 from limbeck.data.text.classify import encode_classification
+from limbeck.data.text.corpus import TokenData, text_of, tokenised
 from limbeck.data.text.encode import encode
 from limbeck.data.text.examples import Example, Message, TextData
 from limbeck.data.text.load import load_text
+from limbeck.data.text.only_prompts import only_prompts
 from limbeck.data.text.report import Report
 from limbeck.data.text.tokenizer import ByteTokenizer, CharacterTokenizer, SpecialTokens, Tokenizer, special_tokens
 from limbeck.data.text.tokens import TokenSplit
 
 __all__ = [
     "ALPHABET",
-    "IGNORED",
     "ByteTokenizer",
     "CharacterTokenizer",
     "EvalTokenBatches",
@@ -22,8 +22,8 @@ __all__ = [
     "Report",
     "SpecialTokens",
     "TextData",
-    "TokenBatch",
     "TokenBatches",
+    "TokenData",
     "TokenSplit",
     "Tokenizer",
     "arithmetic",
@@ -32,4 +32,6 @@ __all__ = [
     "load_text",
     "only_prompts",
     "special_tokens",
+    "text_of",
+    "tokenised",
 ]

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from limbeck.data.text.batch import TokenBatch, only_prompts
 from limbeck.data.text.collate import Collate, Side
+from limbeck.data.text.only_prompts import only_prompts
 from limbeck.data.text.plan import Packing, Plan
 from limbeck.data.text.tokens import TokenSplit
 from limbeck.errors import SettingError, check_choice, check_whole
+from limbeck.signals import Batch
 
 
 class TokenBatches:
-    """Training batches of tokens; as ``signals.Batches``, with ``TokenBatch``.
+    """Training batches of tokens; as ``signals.Batches``; the inputs are ``Tokens``.
 
     split: its rows. batch_size: rows of a global batch, a multiple of ``world_size``. token_budget: instead of it, the most
     tokens of a global batch with what its rows are filled up with; its rows are a multiple of ``world_size``. Process
@@ -65,7 +66,7 @@ class TokenBatches:
     def __len__(self) -> int:
         return len(self._plan.sizes)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[TokenBatch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """See ``signals.Batches.epoch``."""
         if not 0 <= start <= len(self):
             raise SettingError(f"start must be 0 to {len(self)}, the batches of an epoch; got {start}.")
@@ -119,7 +120,7 @@ class EvalTokenBatches:
     def __len__(self) -> int:
         return len(self._parts())
 
-    def __iter__(self) -> Iterator[TokenBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         collate = Collate(self.split, self.side)
         for part in self._parts():
             batch = collate([[place] for place in part])

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from limbeck.data.text.batch import IGNORED, TokenBatch
 from limbeck.data.text.tokens import TokenSplit
+from limbeck.signals import IGNORED, Batch
+from limbeck.tokens import Tokens
 
 Side = Literal["left", "right"]
 
@@ -26,7 +27,7 @@ class Collate:
     side: Side = "right"
     packed: bool = False
 
-    def __call__(self, rows: Sequence[Sequence[int]]) -> TokenBatch:
+    def __call__(self, rows: Sequence[Sequence[int]]) -> Batch:
         """A batch from the positions in the split of the examples in each of its rows; one each where nothing is packed."""
         split, sides = self.split, [[*row] for row in rows]
         examples = torch.tensor([place for row in sides for place in row])
@@ -45,15 +46,15 @@ class Collate:
         tokens = _filled((len(sides), width), split.special.pad, place, split.tokens[source].long())
         attention = _filled(tokens.shape, False, place, torch.ones_like(source, dtype=torch.bool))
         positions = _filled(tokens.shape, 0, place, within)
-        return TokenBatch(
+        inputs = Tokens(
             tokens=tokens,
             attention=attention,
             positions=positions,
-            labels=self._labels(tokens.shape, place, source, within, examples, example_of),
-            index=self._index(sides),
             documents=self._documents(tokens.shape, place, sides, example_of) if self.packed else None,
             types=None if split.types is None else _filled(tokens.shape, 0, place, split.types[source].long()),
         )
+        labels = self._labels(tokens.shape, place, source, within, examples, example_of)
+        return Batch(inputs, labels, self._index(sides))
 
     def _labels(
         self,

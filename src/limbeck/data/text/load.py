@@ -22,7 +22,7 @@ from limbeck.expression import parse_call
 
 Splits = dict[str, Sequence[Example]]
 
-_ARITHMETIC = re.compile(r"arithmetic\s*(\(.*\))?\s*", re.DOTALL)
+ARITHMETIC = re.compile(r"arithmetic\s*(\(.*\))?\s*", re.DOTALL)
 
 
 def load_text(
@@ -65,7 +65,7 @@ def load_text(
     """
     text = os.fspath(spec)
     _check(header, val_fraction, train_limit, test_limit)
-    if _ARITHMETIC.fullmatch(text):
+    if ARITHMETIC.fullmatch(text):
         if columns is not None or kind not in (None, "prompt"):
             raise SettingError("data arithmetic takes neither columns nor kind: it holds prompts and completions.")
         data = _arithmetic(text)

@@ -169,6 +169,13 @@ _READERS: Mapping[str, Callable[[Path, bool], Table]] = {
     ".parquet": _parquet,
     ".txt": _txt,
 }
+FORMATS = tuple(_READERS)
+"""Ends of the names of files that are read."""
+
+
+def is_table_folder(folder: Path) -> bool:
+    """Whether a folder has a file for training that is read as text."""
+    return any((folder / f"{name}{end}").is_file() for name in _SPLITS["train"] for end in FORMATS)
 
 
 def _from_folder(folder: Path, header: bool) -> dict[str, Table]:

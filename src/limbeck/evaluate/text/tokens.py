@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from limbeck import losses
-from limbeck.data.text.batch import IGNORED
 from limbeck.distributed import world_size
 from limbeck.errors import DataError, NonFiniteError, SignalError
+from limbeck.signals import IGNORED
 
 _FIGURES = 7
 _POSITIONS = 512

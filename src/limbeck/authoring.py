@@ -1,0 +1,123 @@
+"""The texts of a step: a text policy asks student and teacher to write, and a batch comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.data.text import SpecialTokens, only_prompts
+from limbeck.errors import SettingError
+from limbeck.policies import Draw, Policy, Prompts, Response, Sampling, Statistics, Writer
+from limbeck.signals import IGNORED, Batch
+from limbeck.tokens import Tokens
+
+
+@dataclass
+class Author:
+    """Writes what a student and its teacher are to see.
+
+    Args:
+        policy: whose text it is.
+        student, teacher: the networks that write, with their samplings; None for one that the policy does not ask.
+        special: the tokenizer's special tokens. max_new_tokens: of the longest answer.
+        seed: of the run.
+
+    What is written depends on the seed, the step, the samples and the networks' weights alone, so a run that is resumed
+    writes what it would have written.
+    """
+
+    policy: Policy
+    student: Writer | None
+    teacher: Writer | None
+    special: SpecialTokens
+    max_new_tokens: int
+    seed: int
+    counted: Statistics = field(default_factory=Statistics)
+
+    def write(self, batch: Batch, step: int, progress: float) -> Batch:
+        """The batch with answers that the policy gives to its prompts; the loss is meant for every token of an answer.
+
+        ``progress``: how much of the training is over, in [0, 1].
+        """
+        prompts = prompts_of(batch, self.special, self.max_new_tokens, completions="completions" in self.policy.needs)
+        response = self.policy.respond(prompts, self.student, self.teacher, Draw(self.seed, step, progress))
+        self.counted = self.counted + response.statistics
+        return answered(prompts, response, batch.index)
+
+    def take(self) -> dict[str, float]:
+        """Figures of what was written since the last call, for the metrics; none where nothing was."""
+        counted, self.counted = self.counted, Statistics()
+        if not counted.tokens:
+            return {}
+        found = {
+            "written_tokens": float(counted.tokens),
+            "written_per_second": counted.tokens_per_second,
+            "cut_off": counted.cut_off / counted.rows,
+        }
+        if counted.proposed or counted.corrections:
+            found |= {"correction_rate": counted.correction_rate, "acceptance": counted.acceptance}
+        return found
+
+
+def author_of(
+    policy: Policy,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    samplings: tuple[Sampling, Sampling],
+    special: SpecialTokens,
+    vocabulary: int,
+    max_new_tokens: int,
+    seed: int,
+) -> Author:
+    """An author whose networks are those that the policy asks; ``samplings`` are the student's and the teacher's.
+
+    Raises:
+        SettingError: the policy asks a teacher and there is none, or a network is no causal language model.
+    """
+    if "teacher" in policy.needs and teacher is None:
+        raise SettingError(f"policy: {policy} writes with the teacher, and there is none.")
+    ours = Writer(student, samplings[0], vocabulary) if "student" in policy.needs else None
+    theirs = Writer(teacher, samplings[1], vocabulary) if teacher is not None and "teacher" in policy.needs else None
+    return Author(policy, ours, theirs, special, max_new_tokens, seed)
+
+
+def prompts_of(batch: Batch, special: SpecialTokens, max_new_tokens: int, *, completions: bool) -> Prompts:
+    """The prompts of a batch, with its own answers where they are asked for.
+
+    Raises ValueError on packed rows, whose prompts are several.
+    """
+    alone = only_prompts(batch, special.pad)
+    tokens, mask = (None, None) if not completions else _learnt_alone(batch, special.pad)
+    return Prompts(
+        tokens=alone.inputs.tokens,
+        mask=alone.inputs.attention,
+        pad=special.pad,
+        end=special.end,
+        max_new_tokens=max_new_tokens,
+        rows=batch.index,
+        completions=tokens,
+        completion_mask=mask,
+    )
+
+
+def _learnt_alone(batch: Batch, pad: int) -> tuple[Tensor, Tensor]:
+    """(B, L) the tokens that are learnt, moved to the left, and where they are."""
+    learnt = batch.learnt
+    width = max(1, int(learnt.sum(dim=1).max()))
+    order = (~learnt).long().argsort(dim=1, stable=True)[:, :width]
+    mask = learnt.gather(1, order)
+    return batch.labels.gather(1, order).masked_fill(~mask, pad), mask
+
+
+def answered(prompts: Prompts, response: Response, index: Tensor | None) -> Batch:
+    """The batch of prompts and their answers, of which every token is learnt."""
+    tokens = torch.cat([prompts.tokens, response.tokens], dim=1)
+    attention = torch.cat([prompts.mask, response.mask], dim=1)
+    positions = (attention.cumsum(dim=1) - 1).clamp(min=0).masked_fill(~attention, 0)
+    labels = torch.full_like(tokens, IGNORED)
+    first = prompts.tokens.shape[1] - 1
+    # The last token of a prompt predicts the first of its answer.
+    labels[:, first:-1] = response.tokens.masked_fill(~response.mask, IGNORED)
+    return Batch(Tokens(tokens, attention, positions), labels, index)

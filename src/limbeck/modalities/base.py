@@ -1,0 +1,77 @@
+"""What a session asks of its data's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.answering import Answer
+from limbeck.config import RunSettings
+from limbeck.evaluate import Score
+from limbeck.networks import Network
+from limbeck.signals import Batch
+from limbeck.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a network did on the test split beside its score: figures, and answers to prompts."""
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    answers: Sequence[Answer] = ()
+
+
+class Modality(Protocol):
+    """One kind of data, with the facts of one data set.
+
+    samples: what samples are called in messages, in the plural. predictions: what is predicted, in the plural.
+    """
+
+    @property
+    def samples(self) -> str: ...
+
+    @property
+    def predictions(self) -> str: ...
+
+    @property
+    def usual_epochs(self) -> int | None:
+        """Passes over the data where the user does not say; None where nobody knows."""
+        ...
+
+    def facts(self) -> str | None:
+        """The data in a line for the user; None where nothing is known."""
+        ...
+
+    def labels_by_index(self) -> Tensor | None:
+        """(N,) int64 label of each training sample by its index; None where they are not known."""
+        ...
+
+    def open(
+        self,
+        model: str | nn.Module,
+        *,
+        who: str,
+        probe: Batch,
+        device: torch.device,
+        classifier: str | None,
+        image_size: int | None = None,
+        embedding: bool = True,
+    ) -> Network:
+        """A network made or taken, on the device, tapped; see :func:`limbeck.networks.open_network`."""
+        ...
+
+    def task(self, network: Network, *, channels_last: bool) -> Task:
+        """How a network sees a batch."""
+        ...
+
+    def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
+        """More about a network that got this score on the test split."""
+        ...
+
+    def card(self, name: str, network: Network) -> dict[str, str]:
+        """What a weights file says of itself; ``name`` is the text that makes the network."""
+        ...

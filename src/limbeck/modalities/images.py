@@ -1,0 +1,82 @@
+"""Images, by name or from a user's own loaders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.config import RunSettings
+from limbeck.data import ImageData
+from limbeck.evaluate import Score
+from limbeck.modalities.base import Examined
+from limbeck.networks import Network, card, open_network
+from limbeck.signals import Batch
+from limbeck.tasks.vision import VisionTask
+
+
+@dataclass(frozen=True)
+class Images:
+    """See :class:`~limbeck.modalities.Modality`. data: None for a user's own loaders, of which nothing is known.
+
+    views: how training images are augmented, for the log.
+    """
+
+    data: ImageData | None
+    views: str = ""
+
+    @property
+    def samples(self) -> str:
+        return "images"
+
+    @property
+    def predictions(self) -> str:
+        return "images"
+
+    @property
+    def usual_epochs(self) -> int | None:
+        return None if self.data is None else self.data.recipe.epochs
+
+    def facts(self) -> str | None:
+        data = self.data
+        if data is None:
+            return None
+        splits = {"train": data.train, "validation": data.val, "test": data.test}
+        sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
+        facts = "; ".join([f"{len(data.classes)} classes", *data.damage, f"views {self.views}"])
+        return f"{data.name}: {sizes} images, {facts}"
+
+    def labels_by_index(self) -> Tensor | None:
+        return None if self.data is None else self.data.train.labels_by_index()
+
+    def open(
+        self,
+        model: str | nn.Module,
+        *,
+        who: str,
+        probe: Batch,
+        device: torch.device,
+        classifier: str | None,
+        image_size: int | None = None,
+        embedding: bool = True,
+    ) -> Network:
+        return open_network(
+            model,
+            who=who,
+            data=self.data,
+            probe=probe,
+            device=device,
+            classifier=classifier,
+            image_size=image_size,
+            embedding=embedding,
+        )
+
+    def task(self, network: Network, *, channels_last: bool) -> VisionTask:
+        return VisionTask(network.preprocess, channels_last)
+
+    def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
+        return Examined()
+
+    def card(self, name: str, network: Network) -> dict[str, str]:
+        return card(name, self.data, network.preprocess)

@@ -1,0 +1,189 @@
+"""Text as tokens."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from limbeck.answering import answers_of, figures_of
+from limbeck.authoring import Author, author_of
+from limbeck.config import DistillSettings, RunSettings
+from limbeck.data.text import TokenData
+from limbeck.errors import LimbeckError, SettingError, WeightsError
+from limbeck.evaluate import Score
+from limbeck.modalities.base import Examined
+from limbeck.models.language import create_language_model, vocabulary_of
+from limbeck.networks import CARD, Network, resolve
+from limbeck.policies import Policy, parse_sampling
+from limbeck.signals import Batch
+from limbeck.taps import evaluating
+from limbeck.tasks.text import TextTask
+from limbeck.token_taps import TokenTapped, language_classifier
+
+_LARGEST = 700.0  # nats of which a float holds the exponential
+
+
+@dataclass(frozen=True)
+class Text:
+    """See :class:`~limbeck.modalities.Modality`.
+
+    max_new_tokens: what is written after the longest prompt.
+    """
+
+    data: TokenData
+    max_new_tokens: int = 0
+
+    @property
+    def samples(self) -> str:
+        return "texts"
+
+    @property
+    def predictions(self) -> str:
+        return "tokens" if self._causal else "texts"
+
+    @property
+    def _causal(self) -> bool:
+        return self.data.task == "causal"
+
+    @property
+    def usual_epochs(self) -> int | None:
+        return 3
+
+    def facts(self) -> str | None:
+        data = self.data
+        kind = f"{len(data.text.classes)} classes" if not self._causal else f"{data.vocabulary:,} kinds of tokens"
+        names = {"train": "train", "val": "validation", "test": "test"}
+        sizes = ", ".join(f"{report.rows:,} {names[name]}" for name, report in data.reports.items())
+        lines = [f"{data.name}: {sizes} texts; {kind}; at most {data.max_length} tokens"]
+        for name, report in data.reports.items():
+            lines += [f"            {names[name]}: {line}" for line in report.lines()[1:]]
+        return "\n".join(lines)
+
+    def labels_by_index(self) -> Tensor | None:
+        return None
+
+    def open(
+        self,
+        model: str | nn.Module,
+        *,
+        who: str,
+        probe: Batch,
+        device: torch.device,
+        classifier: str | None,
+        image_size: int | None = None,
+        embedding: bool = True,
+    ) -> Network:
+        name = model if isinstance(model, str) else type(model).__name__
+        network = model
+        if isinstance(network, str):
+            name, network = self._create(network, who)
+        _check_vocabulary(network, self.data, who)
+        network.to(device)
+        inputs = probe.inputs[:2]
+        if embedding and not classifier:
+            try:
+                classifier = language_classifier(network, inputs, causal=self._causal)
+            except LimbeckError as error:
+                raise type(error)(f"{who}: {error}") from None
+        vocabulary = self.data.vocabulary if self._causal else None
+        tapped = TokenTapped(network, causal=self._causal, classifier=classifier or None, vocabulary=vocabulary)
+        try:
+            with evaluating(tapped), torch.no_grad():
+                tapped(inputs)
+        except LimbeckError as error:
+            raise type(error)(f"{who}: {error}") from None
+        except Exception as error:  # the network's own code raises what it likes
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise SettingError(
+                f"{who}: {name} cannot take tokens of shape {tuple(inputs.shape)} ({reason})."
+            ) from error
+        return Network(name, tapped, nn.Identity())
+
+    def _create(self, model: str, who: str) -> tuple[str, nn.Module]:
+        data = self.data
+        special = data.train.special
+        try:
+            created = create_language_model(
+                resolve(model),
+                task=data.task,
+                vocabulary=data.vocabulary,
+                num_classes=None if self._causal else len(data.text.classes),
+                context=data.max_length + (self.max_new_tokens if self._causal else 0),
+                pad=special.pad,
+                end=special.end,
+            )
+        except LimbeckError as error:
+            raise type(error)(f"{who}: {error}") from None
+        if who == "teacher" and created.new_classifier:
+            raise WeightsError(
+                f"teacher: {created.name} has no classifier for the {len(data.text.classes)} classes of {data.name}, so its "
+                f"answers would be random; fine-tune it first with 'limbeck train --model {model}'."
+            )
+        return created.name, created.network
+
+    def task(self, network: Network, *, channels_last: bool) -> TextTask:
+        return TextTask()
+
+    def author(self, policy: Policy, student: Network, teacher: Network | None, settings: DistillSettings) -> Author:
+        """Who writes the texts of a run with this policy.
+
+        Raises:
+            SettingError: the policy does not fit the data, the teacher or the other settings.
+        """
+        data = self.data
+        if not self._causal or data.text.kind == "text":
+            raise SettingError(f"policy: {policy} answers prompts, and {data.name} has none.")
+        if settings.packing:
+            raise SettingError("packing puts several prompts in a row, and with a policy each is answered by itself.")
+        if teacher is not None and teacher.beside and "teacher" in policy.needs:
+            raise SettingError(f"policy: {policy} writes with the teacher, which must be one network for that.")
+        return author_of(
+            policy,
+            student.tapped.network,
+            None if teacher is None else teacher.tapped.network,
+            (parse_sampling(settings.student_sampling), parse_sampling(settings.teacher_sampling)),
+            data.train.special,
+            data.vocabulary,
+            settings.max_new_tokens,
+            settings.data_seed,
+        )
+
+    def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
+        if not self._causal:
+            return Examined()
+        answers = answers_of(network, self.data, settings, device)
+        perplexity = math.exp(score.nll) if score.nll < _LARGEST else math.inf
+        return Examined({"perplexity": perplexity, **figures_of(answers, settings)}, answers)
+
+    def card(self, name: str, network: Network) -> dict[str, str]:
+        facts = {
+            "model": name,
+            "data": self.data.name,
+            "modality": "text",
+            "task": self.data.task,
+            "tokenizer": dict(self.data.tokenizer_facts),
+            "max_length": self.data.max_length,
+        }
+        if not self._causal:
+            facts["classes"] = list(self.data.text.classes)
+        return {"format": "pt", CARD: json.dumps(facts)}
+
+
+def _check_vocabulary(network: nn.Module, data: TokenData, who: str) -> None:
+    try:
+        size = vocabulary_of(network)
+    except SettingError:
+        # A network of a user's own that does not tell; its first batch will.
+        return
+    for split in (data.train, data.val, data.test):
+        if split is not None:
+            try:
+                split.check_vocabulary(size)
+            except LimbeckError as error:
+                raise type(error)(
+                    f"{who}: {error} Networks with vocabularies of their own are compared by 'uld', on logits of one tokenizer."
+                ) from None

@@ -1,0 +1,156 @@
+"""Text to the streams of batches of a run, and the tokenizer that they are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from limbeck.config import RunSettings, TeacherSettings
+from limbeck.data.text import EvalTokenBatches, TextData, TokenBatches, TokenData, TokenSplit, load_text, tokenised
+from limbeck.data.text.corpus import BYTES, CHARACTERS, small_tokenizer, text_of, tokenizer_of_facts
+from limbeck.data.text.tokenizer import Tokenizer
+from limbeck.distributed import rank, world_size
+from limbeck.errors import LimbeckError, SettingError
+from limbeck.feeds import EvalBatches, Feeds
+from limbeck.modalities import Text
+from limbeck.models.language import load_tokenizer
+from limbeck.models.spec import parse_spec
+from limbeck.networks import read_card, resolve
+from limbeck.policies import parse_policy, parse_sampling
+from limbeck.signals import Batch
+
+_CHECKED = 64  # training texts on which a teacher is scored where there is no validation split
+_NOT_FOR_TEXT = (
+    "label_noise",
+    "imbalance",
+    "image_size",
+    "views",
+    "channels_last",
+    "teacher_size",
+    "teacher_budget",
+    "teacher_cache",
+)
+
+
+def read_text(settings: RunSettings) -> TextData | None:
+    """The text that the settings name; None where they name something else.
+
+    Raises:
+        LimbeckError: what is wrong with it.
+    """
+    spec = text_of(settings.data)
+    if spec is None:
+        return None
+    return load_text(
+        spec,
+        columns=settings.columns or None,
+        separator=settings.separator,
+        val_fraction=settings.val_fraction,
+        train_limit=settings.train_limit,
+        test_limit=settings.test_limit,
+        download=settings.download,
+    )
+
+
+def check_text_settings(settings: RunSettings) -> None:
+    """Raise SettingError for a setting that is for images alone."""
+    for name in _NOT_FOR_TEXT:
+        if getattr(settings, name, None):
+            raise SettingError(f"{name} is for images, and {settings.data} is text.")
+    if isinstance(settings, TeacherSettings):
+        parse_policy(settings.policy)
+        for sampling in (settings.student_sampling, settings.teacher_sampling):
+            parse_sampling(sampling)
+    if settings.augment not in ("auto", "none"):
+        raise SettingError(f"augment is for images, and {settings.data} is text.")
+
+
+def tokens_of(text: TextData, settings: RunSettings, networks: Iterable[object]) -> TokenData:
+    """The text as tokens of the tokenizer that the settings name, or else of the first network that has one.
+
+    networks: the teacher and the students as they were given, text or modules; modules have no tokenizer.
+
+    Raises:
+        LimbeckError: there is no such tokenizer, or the text cannot be made tokens.
+    """
+    tokenizer, facts = _tokenizer(text, settings, [each for each in networks if isinstance(each, str)])
+    return tokenised(
+        text, tokenizer, facts, max_length=settings.max_length, too_long=settings.too_long, chat=settings.chat
+    )
+
+
+def _tokenizer(text: TextData, settings: RunSettings, networks: list[str]) -> tuple[Tokenizer, Mapping[str, Any]]:
+    if settings.tokenizer in (BYTES, CHARACTERS):
+        return small_tokenizer(settings.tokenizer, _examples(text))
+    if settings.tokenizer is not None:
+        return load_tokenizer(settings.tokenizer), {"kind": "network", "spec": settings.tokenizer}
+    for network in networks:
+        found = _of_network(network)
+        if found is not None:
+            return found
+    # Few kinds of characters are learnt faster one by one; all of Unicode are too many.
+    kind = CHARACTERS if text.name == "arithmetic" else BYTES
+    return small_tokenizer(kind, _examples(text))
+
+
+def _examples(text: TextData) -> list[Any]:
+    return [example for split in (text.train, text.val, text.test) for example in split or ()]
+
+
+def _of_network(network: str) -> tuple[Tokenizer, Mapping[str, Any]] | None:
+    spec = resolve(network)
+    facts = read_card(parse_spec(spec, unprefixed="language").weights or "").get("tokenizer")
+    if facts is not None:
+        known = tokenizer_of_facts(facts)
+        return (known, facts) if known is not None else (load_tokenizer(facts["spec"]), facts)
+    try:
+        return load_tokenizer(spec), {"kind": "network", "spec": spec.partition("@")[0]}
+    except LimbeckError:
+        return None
+
+
+def text_feeds(data: TokenData, settings: RunSettings, device: torch.device) -> Feeds:
+    """Feeds of rows of tokens, those of similar length together.
+
+    Raises:
+        SettingError: the settings do not fit the data.
+    """
+    validation = _in_order(data.val, settings, device)
+    train = TokenBatches(
+        data.train,
+        settings.data_seed,
+        batch_size=None if settings.token_budget else settings.batch_size,
+        token_budget=settings.token_budget,
+        packing=settings.packing,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    return Feeds(
+        name=data.name,
+        train=train,
+        validation=validation,
+        test=_in_order(data.test, settings, device),
+        check=validation or _Few(train),
+        modality=Text(data, settings.max_new_tokens),
+        classes=data.text.classes or None,
+    )
+
+
+def _in_order(split: TokenSplit | None, settings: RunSettings, device: torch.device) -> EvalBatches | None:
+    if split is None:
+        return None
+    size = min(settings.batch_size, len(split))
+    batches = EvalTokenBatches(split, size, device=device, rank=rank(), world_size=world_size())
+    return lambda: batches
+
+
+@dataclass(frozen=True)
+class _Few:
+    batches: TokenBatches
+
+    def __call__(self) -> Iterator[Batch]:
+        return islice(self.batches.epoch(0), max(1, _CHECKED // self.batches.batch_size))

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from text_training import QUICK, STUDENT, SUMS, TEACHER, distilled, network, weights
+
+import limbeck
+from limbeck.data.text import Example, TextData
+from limbeck.engine.callbacks import Callback
+from limbeck.errors import DataError, SettingError
+
+
+@pytest.mark.parametrize(
+    "policy", ["fixed", "student", "teacher", "speculative(top_k=3, block=2)", "mixed", "two_stage"]
+)
+def test_every_policy_teaches_and_is_repeatable(policy: str) -> None:
+    first, second = (distilled(policy=policy) for _ in range(2))
+    assert weights(first).keys() == weights(second).keys()
+    for name, value in weights(first).items():
+        assert torch.equal(value, weights(second)[name]), name
+    test = first.result.test
+    assert test is not None
+    assert {"accuracy", "nll", "perplexity", "exact_match", "rouge_l", "agreement", "kl"} <= set(test)
+    assert test["answers"] == 8
+
+
+def test_policies_see_different_texts() -> None:
+    found = [
+        weights(distilled(policy=policy))["lm_head.weight"] for policy in ("fixed", "student", "speculative(top_k=3)")
+    ]
+    assert not any(torch.equal(one, other) for one, other in pairwise(found))
+
+
+@pytest.mark.parametrize("objective", ["ce + jsd", "ce + icd", "ce + 2*dist + rkd", "skewed", "ce"])
+def test_objectives_of_vision_teach_language_models(objective: str) -> None:
+    done = distilled(objective)
+    assert done.result.test is not None
+    assert done.result.test["nll"] < 3
+
+
+class _Stop(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_log(self, loop: Any, metrics: dict[str, float]) -> None:
+        if loop.position.step >= self.step:
+            loop.save()
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("policy", ["fixed", "speculative(top_k=3, block='auto')"])
+def test_a_run_resumes_in_the_middle_of_an_epoch_with_generation(policy: str, tmp_path: Path) -> None:
+    given = {"policy": policy, "runs_dir": tmp_path, "log_steps": 1, "checkpoint_steps": 1}
+    whole = distilled(name="whole", **given)
+    with pytest.raises(KeyboardInterrupt):
+        distilled(name="stopped", callbacks=[_Stop(8)], **given)
+    resumed = distilled(name="stopped", resume=True, **given)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    assert resumed.result.test == whole.result.test
+
+
+def test_a_token_counts_the_same_whatever_its_micro_batch() -> None:
+    # Not by adamw, whose steps are as large for a gradient of rounding errors as for any other.
+    whole, parts = (distilled(accumulation=parts, optimizer="sgd", lr=0.1) for parts in (1, 4))
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, weights(parts)[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_packed_rows_teach() -> None:
+    done = distilled(packing=36, batch_size=4)
+    assert done.result.test is not None
+
+
+def test_a_run_by_name_keeps_its_tokenizer_and_its_answers(tmp_path: Path) -> None:
+    quick = {name: value for name, value in QUICK.items() if name != "allow_weak_teacher"}
+    limbeck.train(TEACHER, SUMS, name="teacher", runs_dir=tmp_path, **quick)
+    settings = {**QUICK, "runs_dir": tmp_path}
+    limbeck.distill(str(tmp_path / "teacher"), STUDENT, SUMS, "kl", name="student", **settings)
+    answers = json.loads((tmp_path / "student" / "answers.json").read_text())
+    assert len(answers) == 8
+    assert set(answers[0]) == {"index", "prompt", "wanted", "student", "teacher"}
+    records = [json.loads(line) for line in (tmp_path / "student" / "metrics.jsonl").read_text().splitlines()]
+    assert {record["split"] for record in records} == {"train", "validation"}
+
+
+def test_texts_of_two_classes_are_learnt() -> None:
+    examples = [Example(i, prompt=f"{'good' if i % 2 else 'bad'} film {i}", label=i % 2) for i in range(80)]
+    data = TextData("films", "classification", examples[:48], examples[48:64], examples[64:], ("bad", "good"))
+    done = limbeck.train(
+        "bert(layers=1, width=16, heads=2)", data, epochs=4, batch_size=8, optimizer="adamw", lr=0.01, max_length=24
+    )
+    assert done.result.test is not None
+    assert done.result.test["accuracy"] > 0.9
+    assert "perplexity" not in done.result.test
+
+
+def test_students_with_a_policy_have_a_pass_of_their_own(tmp_path: Path) -> None:
+    members = [
+        {"objective": "kl", "policy": "fixed"},
+        {"objective": "kl", "policy": "student"},
+        {"objective": "kl", "policy": "speculative(top_k=3)"},
+    ]
+    found = limbeck.compare(
+        network(TEACHER, 1),
+        STUDENT,
+        SUMS,
+        [],
+        tokenizer="characters",
+        baselines=False,
+        members=members,
+        seeds=1,
+        name="compared",
+        runs_dir=tmp_path,
+        **QUICK,
+    )
+    assert {row.variant for row in found.rows if not row.is_teacher} == {
+        "policy=fixed",
+        "policy=student",
+        "policy=speculative(top_k=3)",
+    }
+    assert all(row.exact_match is not None for row in found.rows)
+    groups = json.loads((tmp_path / "compared" / "groups.json").read_text())
+    assert [len(group) for group in groups] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"policy": "speculatve"}, "did you mean 'speculative'"),
+        ({"policy": "student", "packing": 36}, "packing puts several prompts"),
+        ({"student_sampling": "temprature=1"}, "did you mean 'temperature'"),
+        ({"label_noise": 0.5}, "label_noise is for images"),
+        ({"teacher_cache": "somewhere"}, "teacher_cache is for images"),
+        ({"data": "digits", "student": "convnet_tiny", "teacher": "convnet_tiny"}, "tokenizer is for text"),
+        ({"tokenizer": "bytes"}, "embeddings for"),
+        ({"max_length": 4}, "no example is left"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_trained(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises((SettingError, DataError), match=told):
+        distilled(**settings)
+
+
+def test_a_prompt_that_with_its_answer_is_too_long_for_the_network() -> None:
+    with pytest.raises(DataError, match="context is 32 tokens"):
+        distilled(policy="student", max_new_tokens=40)
+
+
+def test_text_without_prompts_has_nothing_to_answer(tmp_path: Path) -> None:
+    (tmp_path / "story.txt").write_text("12+7=19 " * 60)
+    with pytest.raises(SettingError, match="answers prompts, and"):
+        distilled(policy="student", data=str(tmp_path / "story.txt"))
+    done = distilled(data=str(tmp_path / "story.txt"))
+    assert done.result.validation_last is not None
