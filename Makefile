@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup demo test test-slow lint types docs benchmark clean
+.PHONY: setup demo demo-text test test-slow lint types docs benchmark clean
 
 setup: $(READY)
 
@@ -16,6 +16,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/limbeck demo
+
+demo-text: $(READY)
+	$(BIN)/limbeck demo --about text
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2

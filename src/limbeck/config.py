@@ -432,14 +432,17 @@ class ExportSettings(Settings):
 
 
 class DemoSettings(Settings):
-    """Distil handwritten digits: a teacher, the student alone, and the student taught in three ways."""
+    """Distil handwritten digits, or a language model that adds: a teacher, a student alone, and one taught in three ways."""
 
+    about: Literal["images", "text"] = Field(
+        default="images", description="Handwritten digits, or a small language model that adds two numbers."
+    )
     seeds: int = Field(default=3, ge=1, description="Seeds a method.")
-    epochs: int = Field(default=30, ge=1, description="Passes over the 800 training digits.")
-    teacher: str = Field(default="convnet_base", description="Network that teaches.")
-    student: str = Field(default="convnet_tiny", description="Network that learns.")
+    epochs: int | None = Field(default=None, ge=1, description="Passes over the data; 30 for digits, 12 for text.")
+    teacher: str | None = Field(default=None, description="Network that teaches; the demo's own when not given.")
+    student: str | None = Field(default=None, description="Network that learns; the demo's own when not given.")
     objectives: list[str] = Field(
-        default=["kd", "icd", "icd+kd"], min_length=1, description="Presets or expressions beside the student alone."
+        default=[], description="Presets or expressions beside the student alone; kd, icd and icd+kd for digits."
     )
     runs_dir: Path = Field(default=Path("runs"), description="Where the demo's folder goes; an older demo is kept.")
     as_json: bool = Field(default=False, description="Print the table as JSON.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -35,12 +35,71 @@ class DemoResult:
     folder: Path
 
 
-def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequence[Callback] = ()) -> DemoResult:
-    """Train a teacher on scikit-learn's digits, then compare the student alone and with each objective over ``seeds``, and
-    evaluate those of the first seed.
+@dataclass(frozen=True)
+class _Demo:
+    """What a demo is about.
 
-    Every student of a seed starts from the same weights and sees the same batches; seeds differ in both. The runs are small,
-    so one thread is used: more would only wait for each other.
+    common: settings of teacher and students. of_teacher, of_students: what is theirs alone. teaches: the teacher in a line, of
+    its figures on the test split. evaluated: whether what the students kept is measured too.
+    """
+
+    title: str
+    common: Mapping[str, Any]
+    of_teacher: Mapping[str, Any]
+    of_students: Mapping[str, Any]
+    teaches: Callable[[Mapping[str, float]], str]
+    evaluated: bool
+
+
+_DEMOS = {
+    "images": _Demo(
+        title="limbeck demo: distilling handwritten digits",
+        # A cosine, since these runs are far shorter than the benchmark's 240 epochs, for which the default steps are made;
+        # channels last is twice as fast for the teacher's convolutions on a CPU.
+        common={"data": "digits", "epochs": 30, "channels_last": True},
+        of_teacher={"model": "convnet_base"},
+        of_students={"student": "convnet_tiny", "objectives": ["kd", "icd", "icd+kd"]},
+        teaches=lambda test: f"the teacher is right on {test['accuracy']:.2%} of the test digits",
+        evaluated=True,
+    ),
+    "text": _Demo(
+        title="limbeck demo: distilling a language model that adds",
+        common={
+            "data": "arithmetic(digits=2, operations='+', train=2000, val=100, test=300)",
+            "epochs": 12,
+            "optimizer": "adamw",
+            "weight_decay": 0.1,
+            "warmup_epochs": 1.0,
+            "max_length": 12,
+            "max_new_tokens": 6,
+            "answers": 300,
+            "batch_size": 32,
+        },
+        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 24, "lr": 0.002},
+        of_students={
+            "student": "llama(layers=1, width=64, heads=4)",
+            "lr": 0.003,
+            "objectives": [],
+            "baselines": False,
+            "members": [
+                {"objective": "alone"},
+                {"objective": "kl"},
+                {"objective": "kl", "policy": "student"},
+                {"objective": "kl", "policy": "speculative(top_k=3)"},
+            ],
+        },
+        teaches=lambda test: f"the teacher adds {test['exact_match']:.2%} of the test sums right",
+        evaluated=False,
+    ),
+}
+
+
+def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequence[Callback] = ()) -> DemoResult:
+    """Train a teacher, compare the student alone and with each method over ``seeds``, and evaluate those of the first seed.
+
+    The images are scikit-learn's digits, the text sums of two numbers. Every student of a seed starts from the same weights
+    and sees the same batches; seeds differ in both. The runs are small, so one thread is used: more would only wait for each
+    other.
 
     Args:
         say: gets a line for each thing a user wants to know.
@@ -49,39 +108,39 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
     Raises:
         SettingError: a network or objective does not exist.
     """
-    folder = _free_folder(settings.runs_dir)
-    # A cosine, since these runs are far shorter than the benchmark's 240 epochs, for which the default steps are made.
-    common = {"runs_dir": folder, "epochs": settings.epochs, "data": "digits", "schedule": "cosine", "select": "last"}
-    # Twice as fast for the teacher's convolutions on a CPU.
-    common |= {"checkpoint_epochs": settings.epochs, "channels_last": True}
-    contest = CompareSettings.make(
-        {
-            **common,
-            "teacher": f"{settings.teacher}@{folder / 'teacher' / STUDENT}",
-            "student": settings.student,
-            "objectives": settings.objectives,
-            "seeds": settings.seeds,
-            "independent_order": True,
-            "name": "students",
-        }
-    )
-    expand_objectives(settings.objectives)
+    demo, folder = _DEMOS[settings.about], _free_folder(settings.runs_dir)
+    asked = settings.model_dump(include={"epochs", "student", "objectives"}, exclude_none=True)
+    if settings.objectives:
+        expand_objectives(settings.objectives)
+        asked |= {"members": [], "baselines": True}
+    else:
+        asked.pop("objectives")
+    common = {"runs_dir": folder, "schedule": "cosine", "select": "last", **demo.common}
+    shorter = {} if settings.epochs is None else {"epochs": settings.epochs}
+    taught = {**common, **demo.of_teacher, **shorter, "name": "teacher"}
+    if settings.teacher is not None:
+        taught["model"] = settings.teacher
+    taught["checkpoint_epochs"] = taught["epochs"]
+    learning = {**common, **demo.of_students, **asked, "name": "students"}
+    learning |= {"teacher": f"{taught['model']}@{folder / 'teacher' / STUDENT}", "seeds": settings.seeds}
+    learning |= {"independent_order": True, "checkpoint_epochs": learning["epochs"]}
+    contest = contest_of(CompareSettings.make(learning))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        teacher = TrainSettings.make({**common, "model": settings.teacher, "name": "teacher"})
-        taught = run(job_of(teacher), callbacks=callbacks, say=say).result.test
-        assert taught is not None
-        say(f"the teacher is right on {taught['accuracy']:.2%} of the test digits")
-        done = run_comparison(contest_of(contest), page=False, callbacks=callbacks, say=say)
+        found = run(job_of(TrainSettings.make(taught)), callbacks=callbacks, say=say).result.test
+        assert found is not None
+        say(demo.teaches(found))
+        done = run_comparison(contest, page=False, callbacks=callbacks, say=say)
         assert done.folder is not None
-        say("what the students of the first seed kept is measured")
-        _evaluate(done, folder / "teacher").write(done.folder / EVALUATION)
+        if demo.evaluated:
+            say("what the students of the first seed kept is measured")
+            _evaluate(done, folder / "teacher").write(done.folder / EVALUATION)
     finally:
         torch.set_num_threads(threads)
     from limbeck.report.page import write_report  # which imports matplotlib
 
-    rows = write_report([done.folder], folder / REPORT, title="limbeck demo: distilling handwritten digits")
+    rows = write_report([done.folder], folder / REPORT, title=demo.title)
     return DemoResult(rows, folder / REPORT, folder)
 
 

@@ -12,6 +12,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "student",
         "objective",
         "objectives",
+        "about",
         "seeds",
         "epochs",
         "batch_size",
