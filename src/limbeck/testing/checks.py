@@ -162,20 +162,26 @@ def check_expression(expression: str) -> None:
     assert same, f"{expression}: is written as {text}, which reads as {again.expression()}"
 
 
-def check_compiles(expression: str) -> None:
-    """``torch.compile`` takes it without a graph break, and the value and gradients stay the same; of token models too."""
+def check_compiles(expression: str, backend: str = "aot_eager") -> None:
+    """``torch.compile`` takes it without a graph break, and the value and gradients stay the same; of token models too.
+
+    backend: of ``torch.compile``. ``"eager"`` only traces, in half the time; ``"aot_eager"`` also differentiates the trace, as
+    a compiled training step does.
+    """
     objective = built(expression)
-    _compare_compiled(expression, objective, student_for(objective), teacher_for(objective), sample_batch())
+    _compare_compiled(backend, expression, objective, student_for(objective), teacher_for(objective), sample_batch())
     for part in per_position_parts(expression):
-        _compare_compiled(expression, part, *sample_tokens())
+        _compare_compiled(backend, expression, part, *sample_tokens())
 
 
-def _compare_compiled(expression: str, objective: Objective, student: Signals, teacher: Signals, batch: Batch) -> None:
+def _compare_compiled(
+    backend: str, expression: str, objective: Objective, student: Signals, teacher: Signals, batch: Batch
+) -> None:
     plain_student, compiled_student, other = learning(student), learning(student), copy.deepcopy(objective)
     plain = loss_of(objective, plain_student, teacher, batch)
     plain.backward()
     torch.compiler.reset()
-    compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(other, backend=backend, fullgraph=True)
     try:
         loss = loss_of(compiled, compiled_student, teacher, batch)
         loss.backward()
