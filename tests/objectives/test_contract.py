@@ -108,14 +108,18 @@ def write_stranger(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, red
     importlib.import_module(f"file_of_{name}")
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_are_one_with_the_whole_batch(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_stranger(tmp_path, monkeypatch, "stranger_mean", "mean")
     # What is drawn by place in the batch depends on its order, and is the same in every process.
     drawn = ["ckd(tuples=20)", "ckd(n=3, tuples=20, kd=1, bias_weight=1)"]
     check_two_processes([*EXPRESSIONS, *drawn, "stranger_mean()"])
 
 
-def test_two_processes_that_differ_from_one_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_that_differ_from_one_are_caught(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_stranger(tmp_path, monkeypatch, "stranger_sum", "sum")
     with pytest.raises(AssertionError, match=r"stranger_sum\(\): .* in two processes, .* in one"):
         check_two_processes(["stranger_sum()"])
