@@ -27,7 +27,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -229,8 +229,9 @@ def _scene(name: str, needs: frozenset[str], options: argparse.Namespace) -> tup
     index = torch.randperm(SAMPLES, device=device)[:BATCH]
     batch = Batch(torch.randn(BATCH, 3, SIDE, SIDE, device=device), labels[index], index=index)
     teacher, student = (_network(one, batch.inputs) for one in name.split("->"))
-    connect(student, teacher, batch, needs=needs, taps={}, say=print)
-    said, told = (_signals(network, batch) for network in (student, teacher))
+    names = connect(student, teacher, batch, needs=needs, taps={}, say=print)
+    said = _signals(student, batch, student.tapped.paths["preactivations"])
+    told = _signals(teacher, batch, names["preactivations"]).renamed(names)
     for network in (student, teacher):
         network.tapped.close()  # nothing is recorded in the step that is measured
     step = _step(student.tapped.network, teacher.tapped.network, batch)
@@ -255,10 +256,10 @@ def _give_statistics(network: nn.Module, images: Tensor) -> None:
         norm.momentum = momentum
 
 
-def _signals(network: Network, batch: Batch) -> Signals:
+def _signals(network: Network, batch: Batch, preactivations: Mapping[str, str]) -> Signals:
     with torch.no_grad():
         signals: Signals = network.tapped.eval()(batch.inputs)
-    return replace(signals, constants=constants(network, batch))
+    return replace(signals, constants=constants(network, batch, preactivations))
 
 
 def _step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Subject:
