@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+# Where this is set, each of a test's many processes compiles all that it imports: 20 seconds each.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo demo-text test test-slow lint types docs benchmark clean
 

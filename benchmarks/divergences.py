@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _alone import parse, seconds_of
 from _memory import peak_bytes
 from _rounds import Bar, Spread, machine, print_bars, print_facts, print_table, write_json
 from torch import Tensor
@@ -98,14 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--sources", nargs="+", default=["logits", "hidden"], choices=["logits", "hidden"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves PyTorch's own number")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there too")
-    options = parser.parse_args()
-    if options.rounds < 2:
-        parser.error("quartiles need at least 2 rounds.")
-    return options
+    return parse(parser, rounds=3)
 
 
 def _measure(source: str, name: str, rows: int, dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
@@ -121,7 +114,7 @@ def _measure(source: str, name: str, rows: int, dtype: torch.dtype, options: arg
         way.peak = peak_bytes(way.call, device)
     for _ in range(options.rounds):
         for way in ways:
-            way.seconds.append(_seconds(way, device))
+            way.seconds.append(seconds_of(way.call, device))
     plain, ours = ways
     return {
         "loss": name,
@@ -161,19 +154,6 @@ def _ways(source: str, name: str, rows: int, dtype: torch.dtype, options: argpar
         Way(lambda: plain(F.linear(*ours), F.linear(*theirs)), leaves),
         Way(lambda: losses.projected_divergence(ours, theirs, kind).mean(), leaves),
     )
-
-
-def _seconds(way: Way, device: torch.device) -> float:
-    _wait(device)
-    started = time.perf_counter()
-    way.call()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _text(value: object) -> str:

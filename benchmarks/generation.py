@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from _alone import parse
 from _rounds import Bar, Clock, Spread, machine, print_bars, print_facts, print_table, write_json
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -64,15 +65,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--vocabulary", type=int, default=4096)
     parser.add_argument("--embedding", type=float, default=0.5, help="standard deviation of the embeddings")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves PyTorch's own number")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="weights in bfloat16")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there too")
-    options = parser.parse_args()
-    if options.rounds < 2:
-        parser.error("quartiles need at least 2 rounds.")
-    return options
+    return parse(parser, rounds=4)
 
 
 def _models(options: argparse.Namespace) -> tuple[Writer, Writer]:

@@ -24,23 +24,21 @@ Three bars are judged at the end; a missed one does not change the exit code, wh
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
+from _alone import parse, seconds_of
 from _memory import peak_bytes
 from _public import GatheredCRD, broadcast_bytes, broadcast_nst, draw_negatives
+from _rounds import machine, print_facts, write_json
 from torch import Tensor, nn
 
 import limbeck
@@ -65,19 +63,15 @@ _MB = 1e6
 def main() -> None:
     """Measure every objective on every pair, print the tables and the bars, and write the JSON file."""
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    facts = {"batch": BATCH, "rounds": options.rounds, **machine(options.device, options.threads)}
     torch.manual_seed(0)
-    machine = _machine(options)
-    print("   ".join(f"{name} {value}" for name, value in machine.items()))
+    print_facts(facts)
     pairs = [_measure(pair, options) for pair in options.pairs]
     bars = _bars(pairs)
     print()
     for bar in bars:
         print(f"{bar['verdict']:<11} {bar['bar']}\n            {bar['found']}")
-    if options.json:
-        found = {"machine": machine, "pairs": [pair.as_dict() for pair in pairs], "bars": bars}
-        Path(options.json).write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    write_json(options.json, {"machine": facts, "pairs": [pair.as_dict() for pair in pairs], "bars": bars})
 
 
 def _options() -> argparse.Namespace:
@@ -86,31 +80,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--objectives", nargs="+", default=[], help="names or expressions; all registered ones if left out"
     )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves PyTorch's own number")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there too")
-    options = parser.parse_args()
-    if options.rounds < 2:
-        parser.error("quartiles need at least 2 rounds.")
+    options = parse(parser, rounds=15)
     if any(pair.count("->") != 1 for pair in options.pairs):
         parser.error("a pair is TEACHER->STUDENT, in quotes.")
     options.pairs = ["->".join(name.strip() for name in pair.split("->")) for pair in options.pairs]
     return options
-
-
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    gpu = torch.device(options.device).type == "cuda"
-    return {
-        "batch": BATCH,
-        "rounds": options.rounds,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        # Of others too: figures from a busy machine are to be taken as such.
-        "load": round(os.getloadavg()[0], 2),
-        "cores": os.cpu_count(),
-    }
 
 
 # -- what is measured --------------------------------------------------------------------------------------------------
@@ -255,8 +229,9 @@ def _scene(name: str, needs: frozenset[str], options: argparse.Namespace) -> tup
     index = torch.randperm(SAMPLES, device=device)[:BATCH]
     batch = Batch(torch.randn(BATCH, 3, SIDE, SIDE, device=device), labels[index], index=index)
     teacher, student = (_network(one, batch.inputs) for one in name.split("->"))
-    connect(student, teacher, batch, needs=needs, taps={}, say=print)
-    said, told = (_signals(network, batch) for network in (student, teacher))
+    names = connect(student, teacher, batch, needs=needs, taps={}, say=print)
+    said = _signals(student, batch, student.tapped.paths["preactivations"])
+    told = _signals(teacher, batch, names["preactivations"]).renamed(names)
     for network in (student, teacher):
         network.tapped.close()  # nothing is recorded in the step that is measured
     step = _step(student.tapped.network, teacher.tapped.network, batch)
@@ -281,10 +256,10 @@ def _give_statistics(network: nn.Module, images: Tensor) -> None:
         norm.momentum = momentum
 
 
-def _signals(network: Network, batch: Batch) -> Signals:
+def _signals(network: Network, batch: Batch, preactivations: Mapping[str, str]) -> Signals:
     with torch.no_grad():
         signals: Signals = network.tapped.eval()(batch.inputs)
-    return replace(signals, constants=constants(network, batch))
+    return replace(signals, constants=constants(network, batch, preactivations))
 
 
 def _step(student: nn.Module, teacher: nn.Module, batch: Batch) -> Subject:
@@ -347,27 +322,12 @@ def _asked(signals: Signals, needs: frozenset[str]) -> Signals:
 
 def _take_rounds(subjects: Sequence[Subject], rounds: int, device: torch.device) -> None:
     for subject in subjects:
-        warming = _time(subject, device)
+        warming = seconds_of(subject.call, device, calls=subject.calls)
         if warming < 1:
-            subject.calls = min(100, math.ceil(_SLOT / _time(subject, device)))
+            subject.calls = min(100, math.ceil(_SLOT / seconds_of(subject.call, device, calls=subject.calls)))
     for _ in range(rounds):
         for subject in subjects:
-            subject.seconds.append(_time(subject, device))
-
-
-def _time(subject: Subject, device: torch.device) -> float:
-    """Seconds of one call."""
-    _wait(device)
-    started = time.perf_counter()
-    for _ in range(subject.calls):
-        subject.call()
-    _wait(device)
-    return (time.perf_counter() - started) / subject.calls
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+            subject.seconds.append(seconds_of(subject.call, device, calls=subject.calls))
 
 
 def _peak_bytes(subject: Subject, device: torch.device) -> int:

@@ -21,21 +21,19 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import json
 import logging
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch._inductor.config
 import torch.nn.functional as F
+from _alone import parse, seconds_of
+from _rounds import machine, print_facts, write_json
 from torch import Tensor, nn
 
 import limbeck
@@ -50,12 +48,10 @@ CHANNELS_LAST = torch.channels_last
 def main() -> None:
     """Measure, print the tables, and write the JSON file."""
     options = _options()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     # Inductor warns there of a missing CUDA runtime, in the middle of the tables.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    machine = _machine(options)
-    print("   ".join(f"{name} {value}" for name, value in machine.items()))
+    facts = {"batch": options.batch, "rounds": options.rounds, **machine(options.device, options.threads)}
+    print_facts(facts)
     tables = []
     for pair in options.pairs:
         torch._dynamo.reset()
@@ -71,40 +67,16 @@ def main() -> None:
             _measure(rows, options)
             _tell(title, rows)
             tables.append({"title": title, "rows": [row.as_dict(rows[0]) for row in rows]})
-    if options.json:
-        text = json.dumps({"machine": machine, "tables": tables}, indent=2, ensure_ascii=False)
-        Path(options.json).write_text(text + "\n")
+    write_json(options.json, {"machine": facts, "tables": tables})
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), help='quoted, as in "teacher->student"')
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0 leaves PyTorch's own number")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast too; slow without the instructions")
-    parser.add_argument("--json", metavar="FILE", help="write what was found there too")
-    options = parser.parse_args()
-    if options.rounds < 2:
-        parser.error("quartiles need at least 2 rounds.")
-    return options
-
-
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    gpu = torch.device(options.device).type == "cuda"
-    return {
-        "batch": options.batch,
-        "rounds": options.rounds,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        # Of others too: figures from a busy machine are to be taken as such.
-        "load": round(os.getloadavg()[0], 2),
-        "cores": os.cpu_count(),
-    }
+    return parse(parser, rounds=5)
 
 
 @dataclass
@@ -283,23 +255,12 @@ def _several(run: Callable[[], object]) -> None:
 
 def _measure(rows: list[Row], options: argparse.Namespace) -> None:
     for row in rows:
-        row.ready += _timed(row, options)
+        row.ready += seconds_of(row.run, options.device)
     for _ in range(options.rounds + 1):
         for row in rows:
-            row.seconds.append(_timed(row, options))
+            row.seconds.append(seconds_of(row.run, options.device))
     for row in rows:
         del row.seconds[0]
-
-
-def _timed(row: Row, options: argparse.Namespace) -> float:
-    gpu = torch.device(options.device).type == "cuda"
-    if gpu:
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    row.run()
-    if gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def _tell(title: str, rows: list[Row]) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def server() -> Any:
-    """Starts processes that have imported everything already: a fresh interpreter takes longer to do that than to train."""
+    """Starts processes that have imported everything already: a fresh interpreter takes longer to do that than to train.
+
+    There is one server for all tests of a worker, so it is started here, before a check asks for one that imports less.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preloaded"])
+    forkserver.ensure_running()
     return context
 
 

@@ -120,7 +120,7 @@ class RunFolder:
 
     @staticmethod
     def _config(settings: RunSettings) -> str:
-        values = yaml.safe_load(settings.dump())
+        values = settings.model_dump(mode="json")
         return yaml.safe_dump({k: v for k, v in values.items() if k not in ("resume", "overwrite")}, sort_keys=False)
 
     def write_text(self, name: str, text: str) -> None:

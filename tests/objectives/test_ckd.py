@@ -20,8 +20,9 @@ from limbeck.objectives import Objective, objective_class, parse_objective, pres
 from limbeck.signals import Batch, Signals
 from limbeck.testing import sample_batch, sample_signals
 
+from .slow_logits import Rows, inputs
+
 CKD = objective_class("ckd")
-Rows = list[list[float]]
 
 
 def batch_of(labels: Tensor, copies: int = 1) -> Batch:
@@ -31,10 +32,6 @@ def batch_of(labels: Tensor, copies: int = 1) -> Batch:
 def ckd(student: Tensor, teacher: Tensor, labels: Tensor | None = None, *, copies: int = 1, **options: Any) -> Any:
     batch = batch_of(sample_batch().labels if labels is None else labels, copies)
     return CKD(**options)(Signals(logits=student), Signals(logits=teacher), batch)
-
-
-def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    return sample_signals(0, dtype=dtype).logits, sample_signals(1, dtype=dtype).logits
 
 
 def differences(rows: Rows, chosen: list[list[int]]) -> Rows:

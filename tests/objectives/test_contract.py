@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from limbeck import losses
 from limbeck.objectives import Objective, objectives, presets
 from limbeck.signals import Batch, Signals
-from limbeck.testing import CONTRACT, check_objective, check_two_processes
+from limbeck.testing import CONTRACT, check_compiles, check_objective, check_two_processes
 
 EXPRESSIONS = [
     *(f"{name}()" for name in objectives()),
@@ -62,14 +62,16 @@ EXPRESSIONS = [
 ]
 
 
-PLAIN = {f"{name}()" for name in objectives()}
+PLAIN = [f"{name}()" for name in objectives()]
+# With a gradient of its own (kl, r2kd) or a memory (crd, rrd). Of the others torch differentiates ordinary operations.
+DIFFERENTIATED = ["kd()", "kl()", "r2kd()", "crd()", "rrd()"]
 
 
 def is_slow(expression: str, check: str) -> bool:
-    """Options are not compiled again, and presets are sums of what has been checked: both with the slow tests."""
+    """Presets are sums of what has been checked; and to compile takes long (test_is_traced_whole is the quick half of it)."""
     if expression in presets():
         return check not in ("expression", "finite")
-    return check == "compiles" and expression not in PLAIN
+    return check == "compiles" and expression not in DIFFERENTIATED
 
 
 CASES = [
@@ -82,6 +84,11 @@ CASES = [
 @pytest.mark.parametrize(("expression", "check"), CASES)
 def test_contract(expression: str, check: str) -> None:
     CONTRACT[check](expression)
+
+
+@pytest.mark.parametrize("expression", [expression for expression in PLAIN if expression not in DIFFERENTIATED])
+def test_is_traced_whole(expression: str) -> None:
+    check_compiles(expression, backend="eager")
 
 
 STRANGER = """
@@ -101,14 +108,18 @@ def write_stranger(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, red
     importlib.import_module(f"file_of_{name}")
 
 
-def test_two_processes_are_one_with_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_are_one_with_the_whole_batch(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_stranger(tmp_path, monkeypatch, "stranger_mean", "mean")
     # What is drawn by place in the batch depends on its order, and is the same in every process.
     drawn = ["ckd(tuples=20)", "ckd(n=3, tuples=20, kd=1, bias_weight=1)"]
     check_two_processes([*EXPRESSIONS, *drawn, "stranger_mean()"])
 
 
-def test_two_processes_that_differ_from_one_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_that_differ_from_one_are_caught(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_stranger(tmp_path, monkeypatch, "stranger_sum", "sum")
     with pytest.raises(AssertionError, match=r"stranger_sum\(\): .* in two processes, .* in one"):
         check_two_processes(["stranger_sum()"])

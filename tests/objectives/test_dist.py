@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,28 +14,12 @@ from torch import Tensor
 
 from limbeck.errors import SettingError, SignalError
 from limbeck.objectives import objective_class, parse_objective, presets
-from limbeck.signals import Batch, Signals
 from limbeck.testing import sample_batch, sample_signals
 
+from .slow_logits import columns, inputs, softmax, terms_of
+
 DIST = objective_class("dist")
-Rows = list[list[float]]
-
-
-def dist(student: Tensor, teacher: Tensor, *, weight: Tensor | None = None, **options: Any) -> dict[str, Tensor]:
-    batch = Batch(torch.zeros(len(student), 1), torch.zeros(len(student), dtype=torch.int64), weight=weight)
-    return DIST(**{"temperature": 1.0, **options})(Signals(logits=student), Signals(logits=teacher), batch)
-
-
-def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    return sample_signals(0, dtype=dtype).logits, sample_signals(1, dtype=dtype).logits
-
-
-def softmax(logits: Tensor, temperature: float) -> Rows:
-    rows = []
-    for row in logits.tolist():
-        total = sum(math.exp(value / temperature) for value in row)
-        rows.append([math.exp(value / temperature) / total for value in row])
-    return rows
+dist = partial(terms_of, DIST, temperature=1.0)
 
 
 def pearson(ours: list[float], theirs: list[float]) -> float:
@@ -42,10 +27,6 @@ def pearson(ours: list[float], theirs: list[float]) -> float:
     a, b = ([value - sum(values) / n for value in values] for values in (ours, theirs))
     product = sum(x * y for x, y in zip(a, b, strict=True))
     return product / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
-
-
-def columns(rows: Rows) -> Rows:
-    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def slow_dist(student: Tensor, teacher: Tensor, temperature: float) -> tuple[list[float], list[float]]:

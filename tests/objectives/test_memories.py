@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,15 +63,11 @@ def one_of_two(rank: int, folder: Path, port: int) -> None:
 
 
 @pytest.mark.slow
-def test_banks_and_queues_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+def test_banks_and_queues_of_two_processes_are_those_of_one(server: Any, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    if method == "forkserver":
-        # As limbeck.testing does, whose server it is in a run of all tests.
-        multiprocessing.set_forkserver_preload(["limbeck.testing", "torch._dynamo"])
-    start_processes(one_of_two, args=(tmp_path, port), nprocs=2, start_method=method)
+    start_processes(one_of_two, args=(tmp_path, port), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for expression in EXPRESSIONS:
         whole = trained(expression)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,30 +12,14 @@ from torch import Tensor
 
 from limbeck.errors import SettingError, SignalError
 from limbeck.objectives import KD, objective_class, parse_objective, presets
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Signals
 from limbeck.testing import sample_batch, sample_signals
 
+from .slow_logits import Rows, inputs, softmax, terms_of
+
 MLKD = objective_class("mlkd")
-Rows = list[list[float]]
+mlkd = partial(terms_of, MLKD)
 TERMS = ["instance", "batch", "class"]
-
-
-def mlkd(student: Tensor, teacher: Tensor, *, copies: int = 1, weight: Tensor | None = None, **options: Any) -> Any:
-    labels = torch.zeros(len(student), dtype=torch.int64)
-    batch = Batch(torch.zeros(len(student), 1), labels, weight=weight, copies=copies)
-    return MLKD(**options)(Signals(logits=student), Signals(logits=teacher), batch)
-
-
-def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    return sample_signals(0, dtype=dtype).logits, sample_signals(1, dtype=dtype).logits
-
-
-def softmax(logits: Tensor, temperature: float) -> Rows:
-    rows = []
-    for row in logits.tolist():
-        total = sum(math.exp(value / temperature) for value in row)
-        rows.append([math.exp(value / temperature) / total for value in row])
-    return rows
 
 
 def gram(rows: Rows) -> Rows:

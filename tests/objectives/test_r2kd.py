@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,30 +15,13 @@ from torch import Tensor
 
 from limbeck.errors import SettingError, SignalError
 from limbeck.objectives import objective_class, parse_objective, presets
-from limbeck.signals import Batch, Signals
 from limbeck.testing import sample_batch, sample_signals
 
+from .slow_logits import columns, inputs, softmax, terms_of
+
 R2KD = objective_class("r2kd")
+r2kd = partial(terms_of, R2KD)
 TERMS = ["inter_class", "intra_class", "rank"]
-Rows = list[list[float]]
-
-
-def r2kd(student: Tensor, teacher: Tensor, *, copies: int = 1, weight: Tensor | None = None, **options: Any) -> Any:
-    labels = torch.zeros(len(student), dtype=torch.int64)
-    batch = Batch(torch.zeros(len(student), 1), labels, weight=weight, copies=copies)
-    return R2KD(**options)(Signals(logits=student), Signals(logits=teacher), batch)
-
-
-def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    return sample_signals(0, dtype=dtype).logits, sample_signals(1, dtype=dtype).logits
-
-
-def softmax(logits: Rows, temperature: float) -> Rows:
-    rows = []
-    for row in logits:
-        total = sum(math.exp(value / temperature) for value in row)
-        rows.append([math.exp(value / temperature) / total for value in row])
-    return rows
 
 
 def cosine(a: list[float], b: list[float]) -> float:
@@ -57,14 +41,10 @@ def soft_ranks(row: list[float], sharpness: float) -> list[float]:
     ]
 
 
-def columns(rows: Rows) -> Rows:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
 def slow(student: Tensor, teacher: Tensor, temperature: float, sharpness: float) -> dict[str, list[float]]:
     """The distances of each sample, class and sample."""
     ours, theirs = student.tolist(), teacher.tolist()
-    p, q = softmax(ours, temperature), softmax(theirs, temperature)
+    p, q = softmax(student, temperature), softmax(teacher, temperature)
     ranks = [[centred(soft_ranks(row, sharpness)) for row in logits] for logits in (ours, theirs)]
     return {
         "inter_class": [1 - cosine(a, b) for a, b in zip(p, q, strict=True)],

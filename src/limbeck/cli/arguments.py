@@ -53,6 +53,8 @@ def _match(verb: Verb, words: Sequence[str]) -> tuple[Any, list[str]]:
             args=list(words),
             return_unknown_args=True,
             console_outputs=wants_help,
+            # Every option brings its own help. To look for comments tyro would read the source around each.
+            config=(tyro.conf.HelptextFromCommentsOff,),
         )
     except SystemExit:
         if wants_help:

@@ -20,7 +20,12 @@ def completion(settings: CompletionSettings, output: Output) -> None:
     if settings.shell is None:
         raise SettingError("name a shell: bash, zsh or fish. 'limbeck completion --help' says where its script goes.")
     words = ["--tyro-write-completion", settings.shell, "-"]
-    tyro.cli(_all_verbs(), prog="limbeck", args=words, config=(tyro.conf.OmitSubcommandPrefixes,))
+    tyro.cli(
+        _all_verbs(),
+        prog="limbeck",
+        args=words,
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.HelptextFromCommentsOff),
+    )
 
 
 def _all_verbs() -> Any:

@@ -2,8 +2,9 @@
 
 from limbeck.objectives.ab import AB
 from limbeck.objectives.afd import AFD
+from limbeck.objectives.algebra import WeightedSum
 from limbeck.objectives.at import AT
-from limbeck.objectives.base import InitialStage, Objective, Paper, WeightedSum
+from limbeck.objectives.base import InitialStage, Objective, Paper
 from limbeck.objectives.bss import BSS
 from limbeck.objectives.cc import CC
 from limbeck.objectives.ce import CE

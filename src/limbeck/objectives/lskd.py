@@ -8,7 +8,8 @@ from torch import Tensor
 
 from limbeck import losses
 from limbeck.errors import SettingError
-from limbeck.objectives.base import Attack, InitialStage, Objective, Paper, WeightedSum
+from limbeck.objectives.algebra import WeightedSum
+from limbeck.objectives.base import Attack, InitialStage, Objective, Paper
 from limbeck.objectives.kd import KD
 from limbeck.signals import Batch, Signals, cleared
 

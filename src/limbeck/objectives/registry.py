@@ -16,7 +16,8 @@ from limbeck.expression import Call, Sum, parse_sum
 from limbeck.objectives.schedules import SCHEDULES, make_weight
 
 if TYPE_CHECKING:
-    from limbeck.objectives.base import Objective, WeightedSum
+    from limbeck.objectives.algebra import WeightedSum
+    from limbeck.objectives.base import Objective
 
 ENTRY_POINTS = "limbeck.objectives"
 
@@ -106,7 +107,7 @@ def _preset_key(text: str) -> str:
 
 
 def _make_sum(tree: Sum) -> WeightedSum:
-    from limbeck.objectives.base import WeightedSum
+    from limbeck.objectives.algebra import WeightedSum
 
     total = WeightedSum([(make_weight(weight), _make(call)) for weight, call in tree.terms])
     total.check_not_empty()

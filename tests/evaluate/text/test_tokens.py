@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,12 +122,8 @@ def one_of_two(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    if method == "forkserver":
-        # As limbeck.testing does, whose server it is in a run of all tests.
-        multiprocessing.set_forkserver_preload(["limbeck.testing", "torch._dynamo"])
-    start_processes(one_of_two, args=(tmp_path,), nprocs=2, start_method=method)
+def test_two_processes_score_what_one_does(server: Any, tmp_path: Path) -> None:
+    start_processes(one_of_two, args=(tmp_path,), nprocs=2, start_method="forkserver")
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     assert one == other
     assert one == pytest.approx(scored(range(5)).score().as_dict(), rel=1e-9)
