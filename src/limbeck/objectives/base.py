@@ -72,7 +72,7 @@ class Objective(nn.Module):
             training set), ``features`` and ``preactivations`` (maps of stages that both networks have), ``stages`` (maps of
             the stages of both, matched or not), ``stem``, ``embedding_map``, ``classifier`` (the teacher's weights), ``attack``
             (images attacked on the teacher, as ``attack`` says), ``peers`` (logits of the networks that :meth:`companions`
-            asks for) and ``trunk`` (where the student's branches part).
+            asks for), ``trunk`` (where the student's branches part) and ``documents`` (embeddings of each query's documents).
         needs_teacher: False for losses of the student alone.
         needs_student: False for losses of the teacher's signals alone, as in a first stage that trains a head on them.
         batch_coupled: True when the loss of a sample depends on the others in the batch. Such a batch is not silently split
@@ -298,6 +298,7 @@ _HOW_TO_GIVE = {
     "logits": "the network returns none.",
     "peers": "no networks learn beside it; limbeck's own runs make them, a loop of yours gives them in Signals.peers.",
     "trunk": "no map is known at which its branches part; limbeck's own runs tap it, a loop of yours gives Signals.trunk.",
+    "documents": "it is for search, where Signals.documents holds the embeddings (B, M, D) of each query's documents.",
 }
 _PAIRED = ("features", "preactivations")
 
