@@ -71,10 +71,20 @@ class TokenRows:
         """(N,) int64 tokens of each text."""
         return self.ends.diff(prepend=self.ends.new_zeros(1))
 
+    def some(self, places: Tensor) -> TokenRows:
+        """The texts at places (R,) int64 alone."""
+        lengths = self.lengths[places]
+        chosen = torch.cat([torch.arange(a, b) for a, b in self._spans(places)])
+        types = None if self.types is None else self.types[chosen]
+        return TokenRows(self.tokens[chosen], lengths.cumsum(0), self.pad, types)
+
+    def _spans(self, places: Tensor) -> list[tuple[int, int]]:
+        ends = self.ends[places]
+        return list(zip((ends - self.lengths[places]).tolist(), ends.tolist(), strict=True))
+
     def batch(self, places: Tensor) -> TextBatch:
         """The texts at places (R,) int64, filled up on the right."""
-        starts = self.ends[places] - self.lengths[places]
-        spans = list(zip(starts.tolist(), self.ends[places].tolist(), strict=True))
+        spans = self._spans(places)
         tokens = pad_sequence([self.tokens[a:b].long() for a, b in spans], batch_first=True, padding_value=self.pad)
         attention = torch.arange(tokens.shape[1]) < self.lengths[places][:, None]
         types = None
