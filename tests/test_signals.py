@@ -25,6 +25,7 @@ def full_signals() -> Signals:
         attacked=draw(3, 4),
         peers=draw(3, 2, 4),
         trunk=draw(3, 6, 2, 2),
+        documents=draw(3, 2, 5),
         mask=mask,
         constants={"classifier.weight": draw(4, 5), "classifier.bias": draw(4)},
     )
@@ -43,7 +44,7 @@ def full_batch() -> Batch:
 
 
 ROWS = {
-    *("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk"),
+    *("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents"),
     *(f"{group}.{name}" for group in ("features", "preactivations") for name in "za"),
 }
 
@@ -122,7 +123,7 @@ def test_map_leaves_the_mask_and_absent_signals_alone() -> None:
             {
                 "attacked",
                 *("logits", "embedding", "features", "preactivations", "stem", "embedding_map", "mask"),
-                *("peers", "trunk"),
+                *("peers", "trunk", "documents"),
                 "classifier",
             },
         ),

@@ -15,7 +15,7 @@ IGNORED = -100
 
 
 # The fields with a row for each sample, and those with several such tensors by name.
-_EACH_ROW = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk")
+_EACH_ROW = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents")
 _GROUPS = ("features", "preactivations")
 
 
@@ -33,6 +33,9 @@ class Signals:
     attacked: (B, C) logits for the attacked image of each sample, where ``Batch.attacked`` says that there is one.
     peers: (B, K, C) logits of the K networks that learn beside a student, in the student's signals alone.
     trunk: (B, channels, H, W) map at which a student's branches part.
+    documents: (B, M, D) embeddings of the M documents of each query in search, its positive first; ``embedding`` then holds
+        those of the queries, and ``logits`` (B, N) the scores of each query and N documents, -inf where a pair is left out,
+        with the place of the positive as its label.
     mask: (B, L) bool, True where a position counts; None when all do.
     constants: tensors that do not depend on the batch, in the signals of the probe alone: ``classifier.weight`` (C, D) and
         ``classifier.bias`` (C,) of the network, and for a pre-activation NAME the ``NAME.shift`` and ``NAME.scale``
@@ -48,6 +51,7 @@ class Signals:
     attacked: Tensor | None = None
     peers: Tensor | None = None
     trunk: Tensor | None = None
+    documents: Tensor | None = None
     mask: Tensor | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 

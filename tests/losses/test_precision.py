@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], dict[str, Tensor]]] = {
     "divergence": (losses.divergence, {"student_logits": draw(4, 5), "teacher_logits": draw(4, 5).flip(0)}),
     "sorted_distance": (losses.sorted_distance, {"student_logits": draw(4, 5), "teacher_logits": draw(4, 7)}),
     "standardise": (losses.standardise, {"logits": draw(4, 5)}),
+    "tempered": (partial(losses.tempered, temperature=0.05), {"logits": draw(4, 5)}),
     "unit": (losses.unit, {"rows": draw(4, 5)}),
     "cosines": (losses.cosine_similarity_matrix, {"student": draw(4, 5), "teacher": draw(4, 5).flip(0)}),
     "info_nce": (losses.info_nce, {"similarity": draw(4, 4)}),

@@ -2,7 +2,13 @@
 
 from limbeck.losses.attention import attention, attention_distances
 from limbeck.losses.chunks import Projection, RowLoss
-from limbeck.losses.classification import cross_entropy, projected_cross_entropy, soft_cross_entropy, standardise
+from limbeck.losses.classification import (
+    cross_entropy,
+    projected_cross_entropy,
+    soft_cross_entropy,
+    standardise,
+    tempered,
+)
 from limbeck.losses.contrast import cosine_similarity_matrix, info_nce, invariance, unit
 from limbeck.losses.correlation import correlation_distance, cosine_distance, scaled_exp, unit_deviations
 from limbeck.losses.divergences import (
@@ -63,6 +69,7 @@ __all__ = [
     "squared_error",
     "standardise",
     "student_t_kernel",
+    "tempered",
     "unit",
     "unit_deviations",
 ]

@@ -58,6 +58,12 @@ def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, *, temper
 
 
 @in_float32
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over a temperature, in float32: where each side of a loss has its own, or a loss takes none."""
+    return logits / temperature
+
+
+@in_float32
 def standardise(logits: Tensor) -> Tensor:
     """Logits (…, C) less their mean over the classes, over their unbiased standard deviation + 1e-7 (arXiv 2403.01427)."""
     # Equal logits, as of a classifier that starts at zero, have a deviation whose gradient is not defined: none then.

@@ -10,10 +10,13 @@ from limbeck.objectives.cc import CC
 from limbeck.objectives.ce import CE
 from limbeck.objectives.ckd import CKD
 from limbeck.objectives.companions import Branches, Peers
+from limbeck.objectives.contrastive import Contrastive
 from limbeck.objectives.crd import CRD
 from limbeck.objectives.dist import DIST
 from limbeck.objectives.dkd import DKD
 from limbeck.objectives.dml import DML
+from limbeck.objectives.documents import Documents
+from limbeck.objectives.embed_match import EmbedMatch
 from limbeck.objectives.fitnet import FitNet
 from limbeck.objectives.fsp import FSP
 from limbeck.objectives.ft import FT
@@ -23,7 +26,9 @@ from limbeck.objectives.itrd import ITRD
 from limbeck.objectives.jsd import JSD
 from limbeck.objectives.kd import KD
 from limbeck.objectives.kl import KL
+from limbeck.objectives.listwise_kl import ListwiseKL
 from limbeck.objectives.lskd import LSKD
+from limbeck.objectives.margin_mse import MarginMSE
 from limbeck.objectives.mlkd import MLKD
 from limbeck.objectives.nst import NST
 from limbeck.objectives.ofd import OFD
@@ -83,10 +88,15 @@ __all__ = [
     "WSLD",
     "After",
     "Branches",
+    "Contrastive",
     "Decay",
+    "Documents",
+    "EmbedMatch",
     "FitNet",
     "InfoFlow",
     "InitialStage",
+    "ListwiseKL",
+    "MarginMSE",
     "Objective",
     "Paper",
     "Peers",

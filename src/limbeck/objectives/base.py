@@ -75,7 +75,7 @@ class Objective(nn.Module):
             training set), ``features`` and ``preactivations`` (maps of stages that both networks have), ``stages`` (maps of
             the stages of both, matched or not), ``stem``, ``embedding_map``, ``classifier`` (the teacher's weights), ``attack``
             (images attacked on the teacher, as ``attack`` says), ``peers`` (logits of the networks that :meth:`companions`
-            asks for) and ``trunk`` (where the student's branches part).
+            asks for), ``trunk`` (where the student's branches part) and ``documents`` (embeddings of each query's documents).
         needs_teacher: False for losses of the student alone.
         needs_student: False for losses of the teacher's signals alone, as in a first stage that trains a head on them.
         batch_coupled: True when the loss of a sample depends on the others in the batch. Such a batch is not silently split

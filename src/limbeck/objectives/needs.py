@@ -24,6 +24,7 @@ _HOW_TO_GIVE = {
     "logits": "the network returns none.",
     "peers": "no networks learn beside it; limbeck's own runs make them, a loop of yours gives them in Signals.peers.",
     "trunk": "no map is known at which its branches part; limbeck's own runs tap it, a loop of yours gives Signals.trunk.",
+    "documents": "it is for search, where Signals.documents holds the embeddings (B, M, D) of each query's documents.",
 }
 _PAIRED = ("features", "preactivations")
 
