@@ -29,8 +29,8 @@ def sample_signals(
     """Random signals of a network for a batch of 8.
 
     Logits (8, 5), those of attacked images, an embedding, those of three documents, a stem, two stages before and after their
-    ReLU, and the constants of a network with such signals. ``maps`` gives (channels, side) of each stage. With ``peers`` there are the logits of so many
-    networks beside it, and a trunk, which is the first stage.
+    ReLU, and the constants of a network with such signals. ``maps`` gives (channels, side) of each stage. With ``peers`` there
+    are the logits of so many networks beside it, and a trunk, which is the first stage.
     """
     generator = torch.Generator().manual_seed(seed)
 
