@@ -127,3 +127,12 @@ def test_layers_that_differ_by_their_place_are_refused():
     assert len(layers_of(keep_layers(network, [0, 1]))) == 2
     with pytest.raises(SettingError, match="its configuration cannot say so for the ones to keep"):
         keep_layers(network, [0, 3])
+
+
+def test_scales_that_depend_on_the_place_are_refused_where_they_would_change():
+    config = DECODERS["gpt2"]()
+    config.scale_attn_by_inverse_layer_idx = True
+    network = transformers.GPT2LMHeadModel(config)
+    assert len(layers_of(keep_layers(network, [0, 1]))) == 2
+    with pytest.raises(SettingError, match=r"0\.attn\.scaling, 1\.attn\.scaling would not fit"):
+        keep_layers(network, [1, 3])

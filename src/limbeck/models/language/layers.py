@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from limbeck.errors import SettingError
 
+_NOT_BY_NATURE = ("layer_idx", "training")
 _NOT_BY_LAYER = ("architectures", "_ids", "_id", "_idx", "_idxs")
 
 
@@ -57,7 +58,7 @@ def keep_layers(network: nn.Module, layers: Sequence[int]) -> nn.Module:
     parent, _, name = path.rpartition(".")
     setattr(student.get_submodule(parent), name, chosen)
     _shorten(student.config, kept, len(every))
-    _check_says_so(student)
+    _check_says_so(student, every)
     return student
 
 
@@ -112,14 +113,32 @@ def _shorten(config: Any, kept: Sequence[int], count: int) -> None:
     text.num_hidden_layers = len(kept)
 
 
-def _check_says_so(student: nn.Module) -> None:
-    """What is made from the configuration alone has the very weights of the student."""
+def _check_says_so(student: nn.Module, whole: nn.ModuleList) -> None:
+    """Raise unless what is made from the configuration alone has the very shapes of the student, and what else differs by layer."""
     with torch.device("meta"):
         again = type(student)(copy.deepcopy(student.config))
-    ours, theirs = ({name: w.shape for name, w in net.state_dict().items()} for net in (student, again))
+    by_layer = [_values(layer) for layer in whole]
+    differ = {name for values in by_layer for name in values if any(v.get(name) != values[name] for v in by_layer)}
+    ours, theirs = (_shapes_and(network, differ) for network in (student, again))
     if ours != theirs:
         differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
         raise SettingError(
             f"the layers of {type(student).__name__} differ by their place, and its configuration cannot say so for the "
             f"ones to keep: {', '.join(differing[:4])} would not fit. Keep others."
         )
+
+
+def _shapes_and(network: nn.Module, names: Collection[str]) -> dict[str, object]:
+    shapes = {name: weights.shape for name, weights in network.state_dict().items()}
+    layers = ((place, _values(layer)) for place, layer in enumerate(layers_of(network)))
+    return shapes | {f"{place}.{name}": values[name] for place, values in layers for name in names if name in values}
+
+
+def _values(layer: nn.Module) -> dict[str, object]:
+    """Plain values that a layer's modules hold beside their weights, such as a scale or the kind of attention, by path."""
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, module in layer.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str) and not name.startswith("_") and name not in _NOT_BY_NATURE
+    }
