@@ -114,7 +114,7 @@ def _shorten(config: Any, kept: Sequence[int], count: int) -> None:
 
 
 def _check_says_so(student: nn.Module, whole: nn.ModuleList) -> None:
-    """Raise unless what is made from the configuration alone has the very shapes of the student, and what else differs by layer."""
+    """Raise unless the configuration alone makes the very shapes of the student, and what else differs by layer."""
     with torch.device("meta"):
         again = type(student)(copy.deepcopy(student.config))
     by_layer = [_values(layer) for layer in whole]
