@@ -72,6 +72,12 @@ def test_a_token_counts_the_same_whatever_its_micro_batch() -> None:
         torch.testing.assert_close(value, weights(parts)[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_gradients_that_are_checkpointed_are_the_same() -> None:
+    plain, checkpointed = distilled(), distilled(gradient_checkpointing=True)
+    for name, value in weights(plain).items():
+        assert torch.equal(value, weights(checkpointed)[name]), name
+
+
 def test_packed_rows_teach() -> None:
     done = distilled(packing=36, batch_size=4)
     assert done.result.test is not None

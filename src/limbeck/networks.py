@@ -207,7 +207,8 @@ def _with_colours(network: nn.Module, preprocess: Preprocess, images: torch.Tens
 
 def checkpoint_gradients(network: nn.Module, name: str) -> None:
     """Trade time for memory in a network that knows how; SettingError for one that does not."""
-    for method in ("set_grad_checkpointing", "gradient_checkpointing_enable"):  # timm, transformers
+    # timm; transformers from 5.2x on; transformers before
+    for method in ("set_grad_checkpointing", "activation_checkpointing_enable", "gradient_checkpointing_enable"):
         enable = getattr(network, method, None)
         if callable(enable):
             enable()
