@@ -221,3 +221,22 @@ def test_dist_correlates_the_positions() -> None:
 def test_arguments_out_of_bounds_are_refused(make: Callable[[], Tensor], sentence: str) -> None:
     with pytest.raises(SettingError, match=sentence):
         make()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_gkd_is_the_loss_of_trl(beta: float) -> None:
+    gkd = pytest.importorskip("trl.experimental.gkd", reason="trl is not installed")
+    torch.manual_seed(0)
+    student, teacher = torch.randn(4, 7, 50, requires_grad=True), torch.randn(4, 7, 50)
+    labels = torch.randint(50, (4, 7))
+    labels[:, :2] = -100
+    theirs = gkd.GKDTrainer.generalized_jsd_loss(student, teacher, labels=labels, beta=beta)
+    ours = sum(
+        JSD(beta=beta)(
+            Signals(logits=student, mask=labels != -100), Signals(logits=teacher), Batch(labels, labels)
+        ).values()
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+    gradients = (torch.autograd.grad(loss, student, retain_graph=True)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)

@@ -90,7 +90,28 @@ def _data(pattern: str | None) -> tuple[list[Row], str]:
         for e in list_sources()
         if _matches(e.name, pattern)
     ]
-    return rows, ""
+    return rows, (
+        "Text: a file (.jsonl, .json, .csv, .tsv, .parquet, .txt) or a folder with train.jsonl or the like, text:hf:NAME, and "
+        "arithmetic(digits=2), which is generated."
+    )
+
+
+def _policies(pattern: str | None) -> tuple[list[Row], str]:
+    import dataclasses
+
+    from limbeck.policies import POLICIES
+
+    rows = [
+        {
+            "name": name,
+            "what": _first_sentence(cls.__doc__),
+            "arguments": [each.name for each in dataclasses.fields(cls) if each.init and each.name not in cls.inner],
+            "of": list(cls.inner),
+        }
+        for name, cls in POLICIES.items()
+        if _matches(name, pattern)
+    ]
+    return rows, "Write one after --policy, as in 'speculative(top_k=25)' or 'mixed(student, fixed, share=0.5)'."
 
 
 _COUNTED = {
@@ -104,6 +125,7 @@ _LISTS: dict[str, Callable[[str | None], tuple[list[Row], str]]] = {
     "presets": _presets,
     "models": _models,
     "data": _data,
+    "policies": _policies,
 }
 
 

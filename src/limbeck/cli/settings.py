@@ -88,8 +88,8 @@ class ReportSettings(Settings):
 class ListSettings(Settings):
     """List what can be named."""
 
-    what: Literal["objectives", "presets", "models", "data"] | None = Field(
-        default=None, description="objectives, presets, models or data."
+    what: Literal["objectives", "presets", "models", "data", "policies"] | None = Field(
+        default=None, description="objectives, presets, models, data or policies."
     )
     pattern: str | None = Field(
         default=None, description="Only these names, as in 'resnet*'; for models also 'timm:vit*'."
