@@ -412,3 +412,14 @@ def test_what_is_wrong_with_any_student_is_said_first(tmp_path: Path, changes: d
     with pytest.raises((SettingError, SignalError, LimbeckError), match=problem):
         compare(tmp_path, **changes)
     assert not (tmp_path / "all").exists()
+
+
+def test_seeds_of_students_that_start_from_weights_have_an_order_of_their_own(tmp_path: Path) -> None:
+    first = compare(tmp_path, seeds=1, objectives=["kd"], baselines=False)
+    (name,) = first.results
+    weights = tmp_path / "all" / name / "student.safetensors"
+    spec = f"{read_settings(tmp_path / 'all' / name).student}@{weights}"
+    again = compare(tmp_path, seeds=2, objectives=["kd"], baselines=False, student=spec, name="again")
+    orders = [read_settings(tmp_path / "again" / name).order_seed for name in sorted(again.results)]
+    assert orders == [None, None]
+    assert not same(*(tmp_path / "again" / name for name in sorted(again.results)))

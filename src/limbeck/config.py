@@ -367,8 +367,10 @@ class CompareSettings(TeacherSettings):
     )
     seeds: int = Field(default=3, ge=1, description="Students of each kind, with the seeds from --seed on.")
     baselines: bool = Field(default=True, description="Add the student alone and kd.")
-    independent_order: bool = Field(
-        default=False, description="Each seed has its own order of the data, and a pass of its own over it."
+    independent_order: bool | None = Field(
+        default=None,
+        description="Each seed has its own order of the data, and a pass of its own over it; so it is for students that start "
+        "from weights, which otherwise may be the same for every seed.",
     )
     group_size: int | None = Field(
         default=None, ge=1, description="Most students that share a pass; found from the free memory."

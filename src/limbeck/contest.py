@@ -23,6 +23,7 @@ from limbeck.data.text import TextData
 from limbeck.errors import SettingError
 from limbeck.expression import split_at_commas
 from limbeck.job import Job, Loaders
+from limbeck.models.spec import RANDOM, parse_spec
 from limbeck.objectives import CE, Objective, parse_objective
 from limbeck.objectives.expand import expand_objectives, objective_identity
 from limbeck.runs import run_name
@@ -130,6 +131,16 @@ def _text(student: Student) -> str:
     return student if isinstance(student, str) else student.__name__
 
 
+def _starts_from_weights(student: Student) -> bool:
+    """Whether students of all seeds start the same, but for heads of objectives."""
+    if not isinstance(student, str):
+        return False
+    if Path(student).expanduser().exists():
+        return True
+    parsed = parse_spec(student)
+    return parsed.weights not in (None, RANDOM) or (parsed.source == "hf" and parsed.weights is None)
+
+
 def jobs_of(contest: Contest, entries: Sequence[Entry], folder: Path | None) -> dict[str, Job]:
     """A job for each student and seed, by its name. Each is what ``limbeck distill`` or ``train`` would do by itself."""
     settings = contest.settings
@@ -142,7 +153,10 @@ def _job(contest: Contest, entry: Entry, seed: int, folder: Path | None) -> Job:
     name = f"{entry.name}-seed{seed}"
     values: dict[str, Any] = {field: getattr(settings, field) for field in TeacherSettings.model_fields}
     values |= entry.own | {"seed": seed, "name": name, "overwrite": False, "trackers": []}
-    values |= {"order_seed": None if settings.independent_order else settings.data_seed}
+    independent = settings.independent_order
+    if independent is None:
+        independent = _starts_from_weights(entry.student)
+    values |= {"order_seed": None if independent else settings.data_seed}
     if folder is not None:
         values |= {"runs_dir": folder, "resume": (folder / name).exists()}
     student = _text(entry.student)

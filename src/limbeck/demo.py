@@ -75,10 +75,11 @@ _DEMOS = {
             "answers": 300,
             "batch_size": 32,
         },
-        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 24, "lr": 0.002},
+        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 50, "lr": 0.002},
         of_students={
-            "student": "llama(layers=1, width=64, heads=4)",
-            "lr": 0.003,
+            "student": "llama(layers=2, width=64, heads=4)",
+            "lr": 0.004,
+            "batch_size": 64,
             "objectives": [],
             "baselines": False,
             "members": [

@@ -20,6 +20,8 @@ from limbeck.errors import SettingError, nearest
 
 _FEW = 20
 _Leaf = tuple[str, Any, Any]  # as dataclasses.make_dataclass takes them
+# What stands on both sides of the equals sign, and an example.
+_PAIRS = {"taps": ("STUDENT=TEACHER", "layer2=blocks.3"), "columns": ("FIELD=COLUMN", "prompt=question")}
 _NAMES = {"as_json": "json"}
 _METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -122,6 +124,8 @@ def _on_command_line(field: FieldInfo) -> bool:
 
 def _leaf(name: str, field: FieldInfo, verb: Verb, choices: bool) -> _Leaf:
     kind, metavar = _text_type(field.annotation, choices)
+    if name in _PAIRS:
+        metavar = f"{_PAIRS[name][0]} ..."
     positional, several = name in verb.positional, get_origin(kind) is list
     # '--plugins a.py NAME' would swallow the name, so where there are names an option takes one value at a time.
     repeated = several and not positional and bool(verb.positional)
@@ -157,7 +161,7 @@ def _text_type(annotation: Any, choices: bool) -> tuple[Any, str]:
         kind, metavar = _text_type(get_args(inner)[0], choices)
         return list[kind], f"{metavar} ..."  # type: ignore[valid-type]  # a type made at run time
     if get_origin(inner) is dict:
-        return list[str], "STUDENT=TEACHER ..."
+        return list[str], "KEY=VALUE ..."
     if get_origin(inner) is Literal:
         return (inner if choices else str), "{" + ",".join(map(str, get_args(inner))) + "}"
     return str, _METAVARS.get(inner, "TEXT")
@@ -208,12 +212,11 @@ def _value(name: str, field: FieldInfo, value: Any) -> Any:
     if optional and value == "none":  # takes back what a recipe says
         return None
     if get_origin(_without_none(field.annotation)) is dict:
+        form, example = _PAIRS[name]
         pairs = [pair.partition("=") for pair in value]
         for key, equals, other in pairs:
             if not (key and equals and other):
-                raise SettingError(
-                    f"--{name} takes STUDENT=TEACHER, as in --{name} layer2=blocks.3; got '{key}{equals}'."
-                )
+                raise SettingError(f"--{name} takes {form}, as in --{name} {example}; got '{key}{equals}'.")
         return {key: other for key, _, other in pairs}
     return value
 
