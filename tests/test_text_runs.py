@@ -43,7 +43,7 @@ def test_objectives_of_vision_teach_language_models(objective: str) -> None:
     assert done.result.test["nll"] < 3
 
 
-class _Stop(Callback):
+class Stop(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -58,7 +58,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_with_generation(policy: str, tm
     given = {"policy": policy, "runs_dir": tmp_path, "log_steps": 1, "checkpoint_steps": 1}
     whole = distilled(name="whole", **given)
     with pytest.raises(KeyboardInterrupt):
-        distilled(name="stopped", callbacks=[_Stop(8)], **given)
+        distilled(name="stopped", callbacks=[Stop(8)], **given)
     resumed = distilled(name="stopped", resume=True, **given)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name

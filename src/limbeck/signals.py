@@ -31,7 +31,8 @@ class Signals:
     stem: (B, channels, H, W) output of the first convolution.
     embedding_map: (B, D, H, W) map whose mean over the positions is the embedding.
     attacked: (B, C) logits for the attacked image of each sample, where ``Batch.attacked`` says that there is one.
-    peers: (B, K, C) logits of the K networks that learn beside a student, in the student's signals alone.
+    peers: (B, K, C) logits of the K networks that learn beside a student, or (B, K, L, V) of token models, in the student's
+        signals alone.
     trunk: (B, channels, H, W) map at which a student's branches part.
     mask: (B, L) bool, True where a position counts; None when all do.
     constants: tensors that do not depend on the batch, in the signals of the probe alone: ``classifier.weight`` (C, D) and

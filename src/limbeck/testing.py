@@ -86,12 +86,18 @@ def sample_batch(seed: int = 0) -> Batch:
     )
 
 
-def sample_tokens(dtype: torch.dtype = torch.float32) -> tuple[Signals, Signals, Batch]:
-    """Student, teacher and batch of a token model: logits (8, 4, 5), masks with 1 to 4 positions, labels -100 elsewhere."""
+def sample_tokens(dtype: torch.dtype = torch.float32, *, peers: int = 0) -> tuple[Signals, Signals, Batch]:
+    """Student, teacher and batch of a token model: logits (8, 4, 5), masks with 1 to 4 positions, labels -100 elsewhere.
+
+    With ``peers`` the student has the logits (8, peers, 4, 5) of so many networks beside it.
+    """
     mask = torch.arange(4)[None, :] < torch.tensor([4, 2, 3, 1, 4, 4, 2, 1])[:, None]
     logits = torch.randn(2, BATCH, 4, CLASSES, generator=torch.Generator().manual_seed(0), dtype=dtype)
     labels = torch.randint(0, CLASSES, (BATCH, 4), generator=torch.Generator().manual_seed(1))
     student, teacher = (Signals(logits=values, mask=mask) for values in logits)
+    if peers:
+        beside = torch.randn(BATCH, peers, 4, CLASSES, generator=torch.Generator().manual_seed(2), dtype=dtype)
+        student = replace(student, peers=beside)
     return student, teacher, replace(sample_batch(), labels=labels.where(mask, IGNORED))
 
 
@@ -111,8 +117,12 @@ def build_for_samples(objective: Objective, dtype: torch.dtype = torch.float32, 
 
 
 def _student(objective: Objective, dtype: torch.dtype = torch.float32) -> Signals:
+    return sample_signals(1, peers=_peers(objective), dtype=dtype)
+
+
+def _peers(objective: Objective) -> int:
     asked = objective.companions()
-    return sample_signals(1, peers=0 if asked is None else asked.count, dtype=dtype)
+    return 0 if asked is None else asked.count
 
 
 def _teacher(objective: Objective, dtype: torch.dtype = torch.float32) -> Signals:
@@ -250,7 +260,7 @@ def check_mask(expression: str) -> None:
     Nor does it matter on which side of a sample they are.
     """
     for part in _per_position(expression):
-        student, teacher, batch = sample_tokens()
+        student, teacher, batch = sample_tokens(peers=_peers(part))
         expected, gradients = _of_tokens(part, student, teacher, batch)
         mask = student.mask
         assert mask is not None
@@ -271,12 +281,12 @@ def check_tokens(expression: str) -> None:
     finite float32 number with finite gradients.
     """
     for part in _per_position(expression):
-        student, teacher, batch = sample_tokens()
+        student, teacher, batch = sample_tokens(peers=_peers(part))
         value, gradients = _of_tokens(part, student.map(Tensor.bfloat16), teacher.map(Tensor.bfloat16), batch)
         assert value.dtype == torch.float32, f"{part}: the loss of bfloat16 logits is {value.dtype}, not float32"
         finite = bool(value.isfinite()) and bool(gradients.isfinite().all())
         assert finite, f"{part}: bfloat16 logits give NaN or an infinite number"
-        student, teacher, batch = sample_tokens(torch.float64)
+        student, teacher, batch = sample_tokens(torch.float64, peers=_peers(part))
         whole = _terms_of(part, student, teacher, batch)
         total = {term: torch.zeros_like(value) for term, value in whole.items()}
         for some in (slice(0, 3), slice(3, BATCH)):
@@ -296,25 +306,29 @@ def _per_position(expression: str) -> list[Objective]:
 
 
 def _of_tokens(part: Objective, student: Signals, teacher: Signals, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient with respect to the student's logits."""
+    """The loss and its gradient with respect to the logits of the student and of the networks beside it, (B, L, …)."""
     student = _learning(student)
     loss = torch.stack(list(_terms_of(part, student, teacher, batch).values())).sum()
     loss.backward()
     assert student.logits is not None
     assert student.logits.grad is not None
-    return loss.detach(), student.logits.grad
+    if student.peers is None:
+        return loss.detach(), student.logits.grad
+    assert student.peers.grad is not None
+    return loss.detach(), torch.cat([student.logits.grad, *student.peers.grad.unbind(1)], dim=-1)
 
 
 def _garbled(signals: Signals, filler: float) -> Signals:
     """With a number at the masked positions that has no place there."""
-    return signals.map(lambda value: value.where(_mask_of(signals)[..., None], filler))
+    mask = _mask_of(signals)[..., None]
+    return signals.map(lambda value: value.where(mask if value.ndim == mask.ndim else mask[:, None], filler))
 
 
 def _turned(what: SignalsOrBatch) -> SignalsOrBatch:
     """Every sample's positions from the last to the first."""
     if isinstance(what, Batch):
         return replace(what, labels=what.labels.flip(1))
-    return replace(what.map(lambda value: value.flip(1)), mask=_mask_of(what).flip(1))
+    return replace(what.map(lambda value: value.flip(-2)), mask=_mask_of(what).flip(1))
 
 
 def _mask_of(signals: Signals) -> Tensor:
@@ -356,7 +370,7 @@ def check_compiles(expression: str) -> None:
     objective = built(expression)
     _compare_compiled(expression, objective, _student(objective), _teacher(objective), sample_batch())
     for part in _per_position(expression):
-        _compare_compiled(expression, part, *sample_tokens())
+        _compare_compiled(expression, part, *sample_tokens(peers=_peers(part)))
 
 
 def _compare_compiled(expression: str, objective: Objective, student: Signals, teacher: Signals, batch: Batch) -> None:

@@ -210,7 +210,10 @@ class Objective(nn.Module):
         for need in sorted(self.needs - {"labels", "index", "attack"}):
             kind = "features" if need == "stages" else need
             for who, has in (("teacher", teacher_has), ("student", student_has)):
-                asked = self.needs_teacher if who == "teacher" else self.needs_student and need != "classifier"
+                if who == "teacher":
+                    asked = self.needs_teacher and need not in _OF_STUDENT
+                else:
+                    asked = self.needs_student and need != "classifier"
                 if asked and kind not in has:
                     raise SignalError(f"{self.expression()} needs the {who}'s {need}: {_HOW_TO_GIVE.get(need, '')}")
         tokens = student.logits is not None and student.logits.ndim == 3
@@ -300,6 +303,7 @@ _HOW_TO_GIVE = {
     "trunk": "no map is known at which its branches part; limbeck's own runs tap it, a loop of yours gives Signals.trunk.",
 }
 _PAIRED = ("features", "preactivations")
+_OF_STUDENT = ("peers", "trunk")
 
 
 def _shape(value: Tensor | None) -> str:
