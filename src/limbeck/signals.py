@@ -176,6 +176,8 @@ class Batch:
         next B / copies rows the second view of the same samples, and so on.
     mixed: for each view, whether its images are mixtures with others, of which ``labels`` are not the labels; empty where
         none is.
+    other_labels, share: where samples are mixed with others in a way that labels can follow, (B,) int64 the label of the other
+        one, and (B,) float32 the part that the sample itself has, 1 in a view that does not mix; None elsewhere.
     attacked: (B,) int64 place of each sample's attacked image among those that go through the networks after the batch's own,
         -1 where it has none; None where nothing was attacked.
     """
@@ -188,6 +190,8 @@ class Batch:
     copies: int = 1
     mixed: tuple[bool, ...] = ()
     attacked: Tensor | None = None
+    other_labels: Tensor | None = None
+    share: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -204,16 +208,8 @@ class Batch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A copy with ``function`` applied to every tensor that is present."""
-        return Batch(
-            inputs=pytree.tree_map_only(Tensor, function, self.inputs),
-            labels=function(self.labels),
-            index=None if self.index is None else function(self.index),
-            view=None if self.view is None else function(self.view),
-            weight=None if self.weight is None else function(self.weight),
-            attacked=None if self.attacked is None else function(self.attacked),
-            copies=self.copies,
-            mixed=self.mixed,
-        )
+        tensors = {name: pytree.tree_map_only(Tensor, function, getattr(self, name)) for name in _TENSORS}
+        return replace(self, **tensors)
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device; the copy does not wait for the device."""
@@ -228,7 +224,7 @@ class Batch:
         return self.map(lambda value: value.unflatten(0, (self.copies, -1))[:, chosen].flatten(0, 1))
 
 
-_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked")
+_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked", "other_labels", "share")
 
 
 def tensors_in(inputs: Any) -> list[Tensor]:

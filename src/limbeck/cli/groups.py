@@ -44,6 +44,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "policy",
         "student_sampling",
         "teacher_sampling",
+        "mixed_targets",
         "max_new_tokens",
         "answers",
         "answer",

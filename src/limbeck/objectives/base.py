@@ -85,6 +85,7 @@ class Objective(nn.Module):
         minimum_batch: the smallest batch for which the formula is defined: 2 where samples are compared.
         labels_of_first_view: True when, in a batch that holds several views of each sample, only the labels of the first
             are read.
+        labels_of_mixtures: True when ``batch.other_labels`` and ``batch.share`` are read too.
         takes_objective: True when another objective stands in its parentheses, as in ``lskd(kd())``: the first argument of
             ``__init__``, called ``objective``.
         equal_channels: True when the maps of student and teacher must have equally many channels.
@@ -109,6 +110,7 @@ class Objective(nn.Module):
     minimum_batch: int = 1
     equal_channels: bool = False
     labels_of_first_view: bool = False
+    labels_of_mixtures: bool = False
     takes_objective: ClassVar[bool] = False
     dead_parameters: frozenset[str] = frozenset()
     formula: ClassVar[str] = ""
@@ -224,9 +226,10 @@ class Objective(nn.Module):
         if "logits" in self.needs and self.needs_student and self.needs_teacher and not self.any_vocabulary:
             self._check_classes(student, teacher)
         mixed = batch.mixed[:1] if self.labels_of_first_view else batch.mixed
-        if "labels" in self.needs and any(mixed):
+        told = self.labels_of_mixtures and batch.share is not None
+        if "labels" in self.needs and any(mixed) and not told:
             raise SignalError(
-                f"{self.expression()} reads the labels, and view {mixed.index(True) + 1} mixes each image with another (mixup "
+                f"{self.expression()} reads the labels, and view {mixed.index(True) + 1} mixes each sample with another (mixup "
                 "or cutmix), of which the label is not the mixture's. Mix in a view beside a plain first one, with "
                 "ce(views='first'), as in --augment 'flip | flip,mixup=0.2'; or take objectives that read no labels."
             )
