@@ -40,6 +40,8 @@ def full_batch() -> Batch:
         view=torch.arange(n) + 30,
         weight=torch.linspace(0, 1, n),
         attacked=torch.arange(n) - 1,
+        other_labels=torch.tensor([1, 2, 3, 4]),
+        share=torch.full((4,), 0.5),
     )
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from text_training import QUICK, STUDENT, SUMS, TEACHER, distilled, network, wei
 import limbeck
 from limbeck.data.text import Example, TextData
 from limbeck.engine.callbacks import Callback
-from limbeck.errors import DataError, SettingError
+from limbeck.errors import DataError, SettingError, SignalError
+from limbeck.models.language import create_language_model
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_objectives_of_vision_teach_language_models(objective: str) -> None:
     assert done.result.test["nll"] < 3
 
 
-class _Stop(Callback):
+class Stop(Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -58,7 +59,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_with_generation(policy: str, tm
     given = {"policy": policy, "runs_dir": tmp_path, "log_steps": 1, "checkpoint_steps": 1}
     whole = distilled(name="whole", **given)
     with pytest.raises(KeyboardInterrupt):
-        distilled(name="stopped", callbacks=[_Stop(8)], **given)
+        distilled(name="stopped", callbacks=[Stop(8)], **given)
     resumed = distilled(name="stopped", resume=True, **given)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
@@ -164,3 +165,74 @@ def test_text_without_prompts_has_nothing_to_answer(tmp_path: Path) -> None:
         distilled(policy="student", data=str(tmp_path / "story.txt"))
     done = distilled(data=str(tmp_path / "story.txt"))
     assert done.result.validation_last is not None
+
+
+def films(rows: int = 80) -> TextData:
+    examples = [
+        Example(i, prompt=f"{'good' if i % 2 else 'bad'} film {'!' * (i % 4)}", label=i % 2) for i in range(rows)
+    ]
+    return TextData("films", "classification", examples[:-32], examples[-32:-16], examples[-16:], ("bad", "good"))
+
+
+def classified(**settings: Any) -> Any:
+    torch.manual_seed(1)
+    teacher = create_language_model(
+        "bert(layers=1, width=16, heads=2)", task="classification", vocabulary=260, num_classes=2, context=24
+    ).network
+    given = {"data": films(), "teacher": teacher, "student": "bert(layers=1, width=8, heads=2)", "tokenizer": "bytes"}
+    return distilled(**{"max_length": 24, "augment": "none | mixup=0.4", **given, **settings})
+
+
+MIXKD = "ce(views='first') + 0.5*ce(views='mixed') + kl"
+
+
+def test_mixed_texts_teach_and_a_run_with_them_resumes(tmp_path: Path) -> None:
+    given = {"objective": MIXKD, "runs_dir": tmp_path, "log_steps": 1, "checkpoint_steps": 1}
+    whole = classified(name="whole", **given)
+    with pytest.raises(KeyboardInterrupt):
+        classified(name="stopped", callbacks=[Stop(4)], **given)
+    resumed = classified(name="stopped", resume=True, **given)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    assert whole.result.test["accuracy"] >= 0.5
+
+
+def test_micro_batches_of_mixed_texts_teach_the_same() -> None:
+    # Not by a BERT, whose dropout draws otherwise for parts of a batch.
+    given = {"student": "llama(layers=1, width=8, heads=2)", "optimizer": "sgd", "lr": 0.1, "epochs": 1}
+    whole, parts = (classified(objective=MIXKD, accumulation=parts, **given) for parts in (1, 2))
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, weights(parts)[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_what_is_mixed_and_what_the_teacher_says_of_it_matters() -> None:
+    controls: list[dict[str, Any]] = [
+        {},
+        {"mixed_targets": True},
+        {"augment": "none | none"},
+        {"augment": "none"},
+    ]
+    found = [weights(classified(objective="ce(views='first') + kl", epochs=1, **each)) for each in controls]
+    for one, other in combinations(found, 2):
+        assert not all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"augment": "flip"}, "texts are seen as they are or with mixup"),
+        ({"augment": "none | mixup=-1"}, "mixup must be a finite number"),
+        ({"augment": "none | mixup=0.4"}, "for texts that are classified"),
+        ({"mixed_targets": True}, "mixed_targets is a control of mixup, and no text is mixed"),
+    ],
+)
+def test_mixing_that_cannot_be_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingError, match=told):
+        distilled(**settings)
+
+
+def test_a_loss_that_reads_labels_of_mixtures_wrongly_is_refused() -> None:
+    with pytest.raises(SignalError, match="reads the labels, and view 2 mixes"):
+        classified(objective="dkd")
+    with pytest.raises(SignalError, match="reads views that mix, and there is none"):
+        classified(objective="ce(views='mixed')", augment="none")

@@ -1,4 +1,4 @@
-"""Networks that learn beside a student, made as its objective asks: whole peers, or more ends of the student."""
+"""Networks that learn beside a student, made as its objective asks: peers, more ends of the student, an adapted teacher."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, fx, nn
 
+from limbeck.adapted import AdaptedTeacher
 from limbeck.data.seeds import mix
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.job import Plan
+from limbeck.modalities import Text
 from limbeck.networks import Network, checkpoint_gradients
-from limbeck.objectives.companions import SAME, Branches, Peers
+from limbeck.objectives.companions import SAME, Adapted, Branches, Peers
 from limbeck.signals import Signals
 from limbeck.stages import find_stages
 from limbeck.taps import as_map, evaluating, first_tensor, logits_of, module_at
@@ -77,29 +79,37 @@ class _FiniteGradient(torch.autograd.Function):
 class Companionship:
     """What is to learn beside one student. Made before the student is opened: a module is copied while nothing is tapped in it.
 
+    Args:
+        teacher: the opened teacher, where there is one.
+
     Raises:
         SettingError: its objectives ask for different networks.
     """
 
-    def __init__(self, plan: Plan, around: Surroundings) -> None:
-        self.asked, self._around, self._settings = plan.companions, around, plan.job.settings
+    def __init__(self, plan: Plan, around: Surroundings, teacher: Network | None) -> None:
+        self.asked, self._around, self._settings, self._teacher = plan.companions, around, plan.job.settings, teacher
         student = plan.job.student
         self._first = copy.deepcopy(student) if self.asked is not None and isinstance(student, nn.Module) else None
         self._make = None if isinstance(student, str | nn.Module) else student
 
-    def of(self, student: Network, inputs: Tensor, say: Say) -> PeerNetworks | Tails | None:
+    def of(self, student: Network, inputs: Tensor, say: Say) -> PeerNetworks | Tails | AdaptedTeacher | None:
         """The networks that the objective asks for, each with its own initialisation; None where it asks for none.
 
         Of a student that gets branches the trunk is tapped. ``inputs`` are a batch as the student takes it.
 
         Raises:
-            LimbeckError: a peer that does not exist, or wants its images otherwise; a student that cannot be cut in two.
+            LimbeckError: a peer that does not exist, or wants its images otherwise; a student that cannot be cut in two; a
+                teacher that cannot be adapted.
         """
         if self.asked is None:
             return None
         set_seed(mix(self._settings.seed, _STREAM) % 2**32)
-        if isinstance(self.asked, Peers):
-            made: PeerNetworks | Tails = PeerNetworks([self._peer(name, student) for name in self.asked.models])
+        made: PeerNetworks | Tails | AdaptedTeacher
+        if isinstance(self.asked, Adapted):
+            made = self._adapted(self.asked)
+            what = f"adapters    of rank {self.asked.rank} in the teacher"
+        elif isinstance(self.asked, Peers):
+            made = PeerNetworks([self._peer(name, student) for name in self.asked.models])
             what = f"peers       {', '.join(student.name if name == SAME else name for name in self.asked.models)}"
         else:
             made = self._tails(self.asked, student, inputs[:2])
@@ -109,6 +119,17 @@ class Companionship:
             made.to(memory_format=torch.channels_last)
         say(f"{what}: {sum(p.numel() for p in made.parameters()):,} more parameters in training")
         return made
+
+    def _adapted(self, asked: Adapted) -> AdaptedTeacher:
+        if not isinstance(self._around.feeds.modality, Text):
+            raise SettingError("adapters in the teacher are for language models, and the data are no text.")
+        assert self._teacher is not None, "objectives that ask for it need a teacher"
+        if self._teacher.beside:
+            raise SettingError("adapters are put into one teacher, and there are several; name one of them.")
+        try:
+            return AdaptedTeacher(self._teacher.tapped, asked.rank)
+        except LimbeckError as error:
+            raise type(error)(f"teacher: {error}") from None
 
     def _named(self, name: str) -> Network:
         return self._around.feeds.modality.open(

@@ -163,7 +163,8 @@ class RunSettings(DataSettings, TextSettings):
 
     augment: str = Field(
         default="auto",
-        description="Views, as in 'crop=4,flip,cutout=8,randaugment=2', 'none' or 'auto'; 'A | B' for one of each.",
+        description="Views, as in 'crop=4,flip,cutout=8,randaugment=2', 'none' or 'auto'; 'A | B' for one of each. "
+        "For text that is classified, as in 'none | mixup=0.4'.",
     )
 
     views: int | None = Field(
@@ -283,6 +284,10 @@ class TeacherSettings(RunSettings):
         description="How the student's tokens are drawn: temperature, top_p and top_k.",
     )
     teacher_sampling: str = Field(default="temperature=1", description="How the teacher's tokens are drawn.")
+    mixed_targets: bool = Field(
+        default=False,
+        description="A control of mixup: the teacher's answers to both texts, mixed, and not its answer to the mixture.",
+    )
     taps: dict[str, str] = Field(
         default={}, description="Feature maps to compare: student module path to teacher module path."
     )

@@ -81,6 +81,8 @@ def check_image_settings(settings: RunSettings) -> None:
             raise SettingError(
                 f"{name} is for text, and {settings.data} is not; a file is text by its name, else write text:…"
             )
+    if getattr(settings, "mixed_targets", False):
+        raise SettingError(f"mixed_targets is a control of mixup of text, and {settings.data} is no text.")
     if getattr(settings, "policy", "fixed") != "fixed":
         raise SettingError(f"policy says which text is seen, and {settings.data} is no text.")
 

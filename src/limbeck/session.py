@@ -167,10 +167,10 @@ class Session:
         job = plan.job
         stages = [*plan.stages[:-1], Stage(plan.stages[-1].objective, self.epochs)]
         set_seed(job.settings.seed)
-        beside = Companionship(plan, self.around)
-        network = self._open_student(plan, say)
         around, teaching = self.around, self.teaching if job.teacher is not None else None
         teacher = None if teaching is None else teaching.network
+        beside = Companionship(plan, around, teacher)
+        network = self._open_student(plan, say)
         names = connect(network, teacher, around.probe, needs=plan.needs, taps=job.distill.taps, say=say)
         task = around.task_of(network)
         seen = Seen(around.probe)

@@ -31,7 +31,8 @@ class Signals:
     stem: (B, channels, H, W) output of the first convolution.
     embedding_map: (B, D, H, W) map whose mean over the positions is the embedding.
     attacked: (B, C) logits for the attacked image of each sample, where ``Batch.attacked`` says that there is one.
-    peers: (B, K, C) logits of the K networks that learn beside a student, in the student's signals alone.
+    peers: (B, K, C) logits of the K networks that learn beside a student, or (B, K, L, V) of token models, in the student's
+        signals alone.
     trunk: (B, channels, H, W) map at which a student's branches part.
     documents: (B, M, D) embeddings of the M documents of each query in search, its positive first; ``embedding`` then holds
         those of the queries, and ``logits`` (B, N) the scores of each query and N documents, -inf where a pair is left out,
@@ -179,6 +180,8 @@ class Batch:
         next B / copies rows the second view of the same samples, and so on.
     mixed: for each view, whether its images are mixtures with others, of which ``labels`` are not the labels; empty where
         none is.
+    other_labels, share: where samples are mixed with others in a way that labels can follow, (B,) int64 the label of the other
+        one, and (B,) float32 the part that the sample itself has, 1 in a view that does not mix; None elsewhere.
     attacked: (B,) int64 place of each sample's attacked image among those that go through the networks after the batch's own,
         -1 where it has none; None where nothing was attacked.
     """
@@ -191,6 +194,8 @@ class Batch:
     copies: int = 1
     mixed: tuple[bool, ...] = ()
     attacked: Tensor | None = None
+    other_labels: Tensor | None = None
+    share: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -207,16 +212,8 @@ class Batch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A copy with ``function`` applied to every tensor that is present."""
-        return Batch(
-            inputs=pytree.tree_map_only(Tensor, function, self.inputs),
-            labels=function(self.labels),
-            index=None if self.index is None else function(self.index),
-            view=None if self.view is None else function(self.view),
-            weight=None if self.weight is None else function(self.weight),
-            attacked=None if self.attacked is None else function(self.attacked),
-            copies=self.copies,
-            mixed=self.mixed,
-        )
+        tensors = {name: pytree.tree_map_only(Tensor, function, getattr(self, name)) for name in _TENSORS}
+        return replace(self, **tensors)
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device; the copy does not wait for the device."""
@@ -231,7 +228,7 @@ class Batch:
         return self.map(lambda value: value.unflatten(0, (self.copies, -1))[:, chosen].flatten(0, 1))
 
 
-_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked")
+_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked", "other_labels", "share")
 
 
 def tensors_in(inputs: Any) -> list[Tensor]:

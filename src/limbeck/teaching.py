@@ -27,7 +27,15 @@ from limbeck.matching import Names
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
 from limbeck.tasks.base import Seen, Task
-from limbeck.teachers import CachedTeacher, CombinedTeacher, FrozenTeacher, NoTeacher, Teacher, check_above_chance
+from limbeck.teachers import (
+    CachedTeacher,
+    CombinedTeacher,
+    FrozenTeacher,
+    MixedTargets,
+    NoTeacher,
+    Teacher,
+    check_above_chance,
+)
 from limbeck.teachers.inference import for_inference
 
 logger = logging.getLogger("limbeck")
@@ -246,13 +254,14 @@ class Teaching:
     def _of_modules(self, modules: Sequence[nn.Module], *, training: bool) -> Teacher:
         """The teacher that these modules make, which stand for its networks."""
         first, *others = (FrozenTeacher(module) for module in modules)
-        if self.network.rule is None:
-            return first
-        asks = [
-            self._ask(other, self._around.task_of(each))
-            for other, each in zip(others, self.network.beside, strict=True)
-        ]
-        return CombinedTeacher(first, asks, self.network.rule, training=training)
+        teacher: Teacher = first
+        if self.network.rule is not None:
+            asks = [
+                self._ask(other, self._around.task_of(each))
+                for other, each in zip(others, self.network.beside, strict=True)
+            ]
+            teacher = CombinedTeacher(first, asks, self.network.rule, training=training)
+        return MixedTargets(teacher) if self._around.distill.mixed_targets else teacher
 
     def _ask(self, teacher: Teacher, task: Task) -> Callable[[Any, Batch], Signals]:
         same = task == self._around.task_of(self.network)

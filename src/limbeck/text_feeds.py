@@ -10,9 +10,12 @@ from typing import Any
 import torch
 
 from limbeck.config import RunSettings, TeacherSettings
+from limbeck.data import parse_view_sets
 from limbeck.data.text import EvalTokenBatches, TextData, TokenBatches, TokenData, TokenSplit, load_text, tokenised
 from limbeck.data.text.corpus import BYTES, CHARACTERS, small_tokenizer, text_of, tokenizer_of_facts
+from limbeck.data.text.mixup import TextViews
 from limbeck.data.text.tokenizer import Tokenizer
+from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.feeds import EvalBatches, Feeds
@@ -65,8 +68,19 @@ def check_text_settings(settings: RunSettings) -> None:
         parse_policy(settings.policy)
         for sampling in (settings.student_sampling, settings.teacher_sampling):
             parse_sampling(sampling)
-    if settings.augment not in ("auto", "none"):
-        raise SettingError(f"augment is for images, and {settings.data} is text.")
+    views = _views(settings)
+    if getattr(settings, "mixed_targets", False) and (views is None or not views.mixed):
+        raise SettingError(
+            "mixed_targets is a control of mixup, and no text is mixed; give --augment 'none | mixup=0.4'."
+        )
+
+
+def _views(settings: RunSettings) -> TextViews | None:
+    """How often and how each text is in a batch; None for once, as it is."""
+    if settings.augment == "auto":
+        return None
+    views = TextViews(parse_view_sets(settings.augment))
+    return None if views == TextViews((Views(),)) else views
 
 
 def tokens_of(text: TextData, settings: RunSettings, networks: Iterable[object]) -> TokenData:
@@ -120,23 +134,29 @@ def text_feeds(data: TokenData, settings: RunSettings, device: torch.device) -> 
         SettingError: the settings do not fit the data.
     """
     validation = _in_order(data.val, settings, device)
-    train = TokenBatches(
-        data.train,
-        settings.data_seed,
-        batch_size=None if settings.token_budget else settings.batch_size,
-        token_budget=settings.token_budget,
-        packing=settings.packing,
-        rank=rank(),
-        world_size=world_size(),
-    )
+    views = _views(settings)
+    train = _training(data.train, settings, views)
     return Feeds(
         name=data.name,
         train=train,
         validation=validation,
         test=_in_order(data.test, settings, device),
-        check=validation or _Few(train),
-        modality=Text(data, settings.max_new_tokens),
+        check=validation or _Few(train if views is None else _training(data.train, settings, None)),
+        modality=Text(data, settings.max_new_tokens, "" if views is None else settings.augment),
         classes=data.text.classes or None,
+    )
+
+
+def _training(split: TokenSplit, settings: RunSettings, views: TextViews | None) -> TokenBatches:
+    return TokenBatches(
+        split,
+        settings.data_seed,
+        batch_size=None if settings.token_budget else settings.batch_size,
+        token_budget=settings.token_budget,
+        packing=settings.packing,
+        views=views,
+        rank=rank(),
+        world_size=world_size(),
     )
 
 

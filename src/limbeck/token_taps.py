@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class TokenTapped(Tapped):
 
     A causal model gives logits (B, L, V), and as embedding (B, D) the mean of its last hidden states over the tokens of a
     row. A classifier of sequences gives logits (B, C), and as embedding what its classifier takes. A map that is tapped,
-    (B, L, D), becomes (B, D, L, 1), with zeros where a row is only filled up.
+    (B, L, D), becomes (B, D, L, 1), with zeros where a row is only filled up. Rows that are mixed with others
+    (``Tokens.shares``) are so at the network's own word embeddings; places and sentences are not mixed.
 
     Args:
         network, features, classifier: see :class:`Tapped`.
@@ -40,10 +42,20 @@ class TokenTapped(Tapped):
     ) -> None:
         super().__init__(network, features=features, classifier=classifier)
         self.causal, self.vocabulary = causal, vocabulary
-        self._call = _Call(network, causal)
+        self._call, self._mixing = _Call(network, causal), _MixEmbeddings()
+        embeddings = _word_embeddings(network)
+        if embeddings is not None:
+            self._handles.append(embeddings.register_forward_hook(self._mixing))
+        self._mixes = embeddings is not None
 
     def forward(self, inputs: Tokens) -> Signals:
+        if inputs.shares is not None and not self._mixes:
+            raise TapError(
+                f"{type(self.network).__name__} does not tell its word embeddings (get_input_embeddings), so texts cannot be "
+                "mixed there; train without mixup."
+            )
         self._recorded.clear()
+        self._mixing.inputs = inputs
         logits = logits_of(self.network(**self._call.arguments(inputs)))
         if self.vocabulary is not None and logits.shape[-1] > self.vocabulary:
             logits = logits[..., : self.vocabulary]
@@ -83,6 +95,27 @@ def language_classifier(network: nn.Module, inputs: Tokens, *, causal: bool) -> 
         if isinstance(getattr(network, "score", None), nn.Linear):
             return "score"
         raise
+
+
+class _MixEmbeddings:
+    # A class and not a closure: a deep copy of the tapped network then mixes what its own copy is given.
+    def __init__(self) -> None:
+        self.inputs: Tokens | None = None
+
+    def __call__(self, module: nn.Module, given: Any, embedded: Tensor) -> Tensor | None:
+        inputs = self.inputs
+        if inputs is None or inputs.shares is None:
+            return None
+        # Not called as a module is, which would come here again.
+        others, shares = module.forward(inputs.others), inputs.shares.to(embedded.dtype)
+        mixed: Tensor = shares[..., :1] * embedded + shares[..., 1:] * others
+        return mixed
+
+
+def _word_embeddings(network: nn.Module) -> nn.Module | None:
+    tell = getattr(network, "get_input_embeddings", None)
+    found = tell() if callable(tell) else None
+    return found if isinstance(found, nn.Module) else None
 
 
 class _Call:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ class Tokens:
     documents: (B, L) int64, where rows are packed the number of the example in its row, from 0, and -1 where the row is
         filled up; None where each row is one example.
     types: (B, L) int64, which sentence of a pair a token is of; None where the tokenizer does not tell.
+    others, shares: where rows are mixed with others, (B, L) int64 the tokens of the other row, and (B, L, 2) float32 the parts
+        that the embeddings of ``tokens`` and ``others`` have at each position, 0 where one has no token; None where no row
+        is. Then ``attention``, ``positions`` and ``types`` are of the longer of the two.
     """
 
     tokens: Tensor
@@ -27,6 +30,8 @@ class Tokens:
     positions: Tensor
     documents: Tensor | None = None
     types: Tensor | None = None
+    others: Tensor | None = None
+    shares: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -59,8 +64,25 @@ class Tokens:
 
     def sequence(self) -> dict[str, Tensor]:
         """What a network of Hugging Face that classifies sequences takes."""
-        found = {"input_ids": self.tokens, "attention_mask": self.attention.long()}
+        tokens = self.tokens
+        if self.shares is not None and self.others is not None:
+            # Networks tell by these where a row ends.
+            own, other = self.shares.unbind(-1)
+            tokens = self.others.where((own == 0) & (other > 0), tokens)
+        found = {"input_ids": tokens, "attention_mask": self.attention.long()}
         return found if self.types is None else {**found, "token_type_ids": self.types}
+
+    def apart(self) -> tuple[Tokens, Tokens]:
+        """The rows and those that they are mixed with, neither of them mixed; a row that is whole is with itself."""
+        assert self.shares is not None
+        assert self.others is not None
+        own, other = self.shares.unbind(-1)
+        whole = ~(other > 0).any(dim=1, keepdim=True)
+        first = replace(self, attention=own > 0, others=None, shares=None)
+        second = replace(
+            first, tokens=self.tokens.where(whole, self.others), attention=(whole & (own > 0)) | (other > 0)
+        )
+        return first, second
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Tokens:
         """A copy with ``function`` applied to every tensor that is present."""

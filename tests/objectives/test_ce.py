@@ -85,7 +85,7 @@ def test_the_first_view_of_tokens_has_its_own_mask() -> None:
 )
 def test_labels_of_mixed_images_are_refused(expression: str, mixed: tuple[bool, ...], view: int) -> None:
     signals, batch = sample_signals(0), replace(sample_batch(), copies=len(mixed), mixed=mixed)
-    with pytest.raises(SignalError, match=f"reads the labels, and view {view} mixes each image with another"):
+    with pytest.raises(SignalError, match=f"reads the labels, and view {view} mixes each sample with another"):
         parse_objective(expression).check(signals, signals, batch)
 
 
@@ -113,3 +113,31 @@ def test_views_that_do_not_exist_are_refused() -> None:
 def test_smoothing_out_of_bounds_is_refused(smoothing: object) -> None:
     with pytest.raises(SettingError, match="label_smoothing must be"):
         CE(label_smoothing=smoothing)  # type: ignore[arg-type]
+
+
+def mixture(seed: int = 0) -> Batch:
+    """Four samples as they are, and mixed with others."""
+    batch = sample_batch(seed)
+    share = torch.tensor([1, 1, 1, 1, 0.9, 0.25, 0.5, 1])
+    return replace(batch, copies=2, mixed=(False, True), other_labels=batch.labels.roll(1), share=share)
+
+
+@pytest.mark.parametrize(("views", "rows"), [("all", range(8)), ("first", range(4)), ("mixed", range(4, 8))])
+def test_the_label_of_a_mixture_is_the_mixture_of_labels(views: str, rows: range) -> None:
+    student, batch = sample_signals(0, dtype=torch.float64), mixture()
+    assert student.logits is not None
+    assert batch.share is not None
+    assert batch.other_labels is not None
+    expected = 0.0
+    for i in rows:
+        log_p = student.logits[i].log_softmax(0)
+        own, part = log_p[batch.labels[i]].item(), batch.share[i].item()
+        expected -= (part * own + (1 - part) * log_p[batch.other_labels[i]].item()) / len(rows)
+    objective = CE(views=views)
+    objective.check(student, Signals(), batch)
+    assert objective(student, Signals(), batch)["ce"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_views_that_mix_are_asked_for_where_there_is_none() -> None:
+    with pytest.raises(SignalError, match="reads views that mix, and there is none"):
+        CE(views="mixed").check(sample_signals(0), Signals(), sample_batch())

@@ -65,6 +65,9 @@ EXPRESSIONS = [
     "skewed(direction='reverse')",
     "tvd(temperature=3)",
     "dist(intra=0)",
+    "okd(direction='forward', teacher_direction='forward', weight=2)",
+    "okd(variant='ce')",
+    "okd(variant='kl', rank=2, teacher_weight=0.5)",
 ]
 
 

@@ -45,6 +45,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "policy",
         "student_sampling",
         "teacher_sampling",
+        "mixed_targets",
         "max_new_tokens",
         "answers",
         "answer",

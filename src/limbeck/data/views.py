@@ -259,7 +259,7 @@ def _cut_out(images: Tensor, side: int, place: Tensor) -> Tensor:
 
 
 @cache
-def _shares(concentration: float, device: torch.device) -> Tensor:
+def beta_shares(concentration: float, device: torch.device) -> Tensor:
     """(256,) float64 quantiles of Beta(a, a), from the greatest, which is made 1."""
     from scipy.special import betaincinv
 
@@ -270,14 +270,14 @@ def _shares(concentration: float, device: torch.device) -> Tensor:
 
 
 def _mix_up(images: Tensor, others: Tensor, share: Tensor, concentration: float) -> Tensor:
-    parts = (_shares(concentration, images.device) * _WHOLE).round().to(torch.int32)[share].view(-1, 1, 1, 1)
+    parts = (beta_shares(concentration, images.device) * _WHOLE).round().to(torch.int32)[share].view(-1, 1, 1, 1)
     return ((images * parts + others * (_WHOLE - parts) + _WHOLE // 2) // _WHOLE).to(torch.uint8)
 
 
 def _cut_mix(images: Tensor, others: Tensor, share: Tensor, place: Tensor, concentration: float) -> Tensor:
     """Place y·W + x is the box around (y, x)."""
     height, width = images.shape[-2:]
-    side = (1 - _shares(concentration, images.device)).sqrt()[share].view(-1, 1)
+    side = (1 - beta_shares(concentration, images.device)).sqrt()[share].view(-1, 1)
     inside = []
     for length, centre in ((height, place // width), (width, place % width)):
         half = (side * length).to(torch.int64) // 2

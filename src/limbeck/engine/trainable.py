@@ -38,8 +38,8 @@ class Trainable(nn.Module):
     detached logits.
 
     Args:
-        companions: from the student's inputs and signals to the (B, K, C) logits of the networks beside it, which are in its
-            ``networks``; None where no objective asks for any.
+        companions: from the student's inputs and signals to the logits of the networks beside it, (B, K, C) or (B, K, L, V),
+            which are in its ``networks``; None where no objective asks for any.
     """
 
     def __init__(self, student: Tapped, stages: Sequence[Stage], companions: nn.Module | None = None) -> None:

@@ -31,11 +31,12 @@ _LARGEST = 700.0  # nats of which a float holds the exponential
 class Text:
     """See :class:`~limbeck.modalities.Modality`.
 
-    max_new_tokens: what is written after the longest prompt.
+    max_new_tokens: what is written after the longest prompt. views: how training texts are seen, where not once as they are.
     """
 
     data: TokenData
     max_new_tokens: int = 0
+    views: str = ""
 
     @property
     def samples(self) -> str:
@@ -61,6 +62,7 @@ class Text:
         lines = [f"{data.name}: {sizes} texts; {kind}; at most {data.max_length} tokens"]
         for name, report in data.reports.items():
             lines += [f"            {names[name]}: {line}" for line in report.lines()[1:]]
+        lines += [f"            views {self.views}"] * bool(self.views)
         return "\n".join(lines)
 
     def labels_by_index(self) -> Tensor | None:

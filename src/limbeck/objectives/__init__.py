@@ -9,7 +9,7 @@ from limbeck.objectives.bss import BSS
 from limbeck.objectives.cc import CC
 from limbeck.objectives.ce import CE
 from limbeck.objectives.ckd import CKD
-from limbeck.objectives.companions import Branches, Peers
+from limbeck.objectives.companions import Adapted, Branches, Peers
 from limbeck.objectives.contrastive import Contrastive
 from limbeck.objectives.crd import CRD
 from limbeck.objectives.dist import DIST
@@ -32,6 +32,7 @@ from limbeck.objectives.margin_mse import MarginMSE
 from limbeck.objectives.mlkd import MLKD
 from limbeck.objectives.nst import NST
 from limbeck.objectives.ofd import OFD
+from limbeck.objectives.okd import OKD
 from limbeck.objectives.one import ONE
 from limbeck.objectives.pkt import PKT
 from limbeck.objectives.r2kd import R2KD
@@ -74,6 +75,7 @@ __all__ = [
     "MLKD",
     "NST",
     "OFD",
+    "OKD",
     "ONE",
     "PKT",
     "R2KD",
@@ -86,6 +88,7 @@ __all__ = [
     "ULD",
     "VID",
     "WSLD",
+    "Adapted",
     "After",
     "Branches",
     "Contrastive",

@@ -88,6 +88,7 @@ class Objective(nn.Module):
         minimum_batch: the smallest batch for which the formula is defined: 2 where samples are compared.
         labels_of_first_view: True when, in a batch that holds several views of each sample, only the labels of the first
             are read.
+        labels_of_mixtures: True when ``batch.other_labels`` and ``batch.share`` are read too.
         takes_objective: True when another objective stands in its parentheses, as in ``lskd(kd())``: the first argument of
             ``__init__``, called ``objective``.
         equal_channels: True when the maps of student and teacher must have equally many channels.
@@ -112,6 +113,7 @@ class Objective(nn.Module):
     minimum_batch: int = 1
     equal_channels: bool = False
     labels_of_first_view: bool = False
+    labels_of_mixtures: bool = False
     takes_objective: ClassVar[bool] = False
     dead_parameters: frozenset[str] = frozenset()
     formula: ClassVar[str] = ""

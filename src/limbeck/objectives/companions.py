@@ -35,5 +35,22 @@ class Branches:
     count: int
 
 
-Companions = Peers | Branches
+@dataclass(frozen=True)
+class Adapted:
+    """The teacher once more, with adapters (LoRA) that learn; its own weights are those of the teacher and stay.
+
+    At the first step it says what the teacher says.
+
+    rank: of the adapters.
+    """
+
+    rank: int
+
+    @property
+    def count(self) -> int:
+        """How many networks give logits beside the student's."""
+        return 1
+
+
+Companions = Peers | Branches | Adapted
 """Networks that learn beside the student, give ``Signals.peers``, and are thrown away after the training."""

@@ -27,6 +27,7 @@ _HOW_TO_GIVE = {
     "documents": "it is for search, where Signals.documents holds the embeddings (B, M, D) of each query's documents.",
 }
 _PAIRED = ("features", "preactivations")
+_OF_STUDENT = ("peers", "trunk")
 
 
 def check_needs(objective: Objective, student: Signals, teacher: Signals, batch: Batch) -> None:
@@ -35,7 +36,10 @@ def check_needs(objective: Objective, student: Signals, teacher: Signals, batch:
     for need in sorted(objective.needs - {"labels", "index", "attack"}):
         kind = "features" if need == "stages" else need
         for who, has in (("teacher", teacher_has), ("student", student_has)):
-            asked = objective.needs_teacher if who == "teacher" else objective.needs_student and need != "classifier"
+            if who == "teacher":
+                asked = objective.needs_teacher and need not in _OF_STUDENT
+            else:
+                asked = objective.needs_student and need != "classifier"
             if asked and kind not in has:
                 raise SignalError(f"{objective.expression()} needs the {who}'s {need}: {_HOW_TO_GIVE.get(need, '')}")
     tokens = student.logits is not None and student.logits.ndim == 3
@@ -51,9 +55,10 @@ def check_needs(objective: Objective, student: Signals, teacher: Signals, batch:
     ):
         _check_classes(objective, student, teacher)
     mixed = batch.mixed[:1] if objective.labels_of_first_view else batch.mixed
-    if "labels" in objective.needs and any(mixed):
+    told = objective.labels_of_mixtures and batch.share is not None
+    if "labels" in objective.needs and any(mixed) and not told:
         raise SignalError(
-            f"{objective.expression()} reads the labels, and view {mixed.index(True) + 1} mixes each image with another (mixup "
+            f"{objective.expression()} reads the labels, and view {mixed.index(True) + 1} mixes each sample with another (mixup "
             "or cutmix), of which the label is not the mixture's. Mix in a view beside a plain first one, with "
             "ce(views='first'), as in --augment 'flip | flip,mixup=0.2'; or take objectives that read no labels."
         )

@@ -7,6 +7,7 @@ from limbeck.teachers.cached import AskedOnceTeacher, CachedTeacher
 from limbeck.teachers.check import check_above_chance
 from limbeck.teachers.combined import CombinedTeacher
 from limbeck.teachers.frozen import FrozenTeacher, NoTeacher, Teacher
+from limbeck.teachers.mixed import MixedTargets
 
 __all__ = [
     "AskedOnceTeacher",
@@ -15,6 +16,7 @@ __all__ = [
     "CombinedTeacher",
     "FrozenTeacher",
     "Identity",
+    "MixedTargets",
     "NoTeacher",
     "Teacher",
     "TeacherCache",

@@ -18,6 +18,7 @@ from limbeck.testing.samples import (
     learning,
     loss_of,
     parts_of,
+    peers_of,
     per_position_parts,
     rows_of,
     sample_batch,
@@ -171,7 +172,7 @@ def check_compiles(expression: str, backend: str = "aot_eager") -> None:
     objective = built(expression)
     _compare_compiled(backend, expression, objective, student_for(objective), teacher_for(objective), sample_batch())
     for part in per_position_parts(expression):
-        _compare_compiled(backend, expression, part, *sample_tokens())
+        _compare_compiled(backend, expression, part, *sample_tokens(peers=peers_of(part)))
 
 
 def _compare_compiled(

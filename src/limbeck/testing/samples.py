@@ -72,12 +72,18 @@ def sample_batch(seed: int = 0) -> Batch:
     )
 
 
-def sample_tokens(dtype: torch.dtype = torch.float32) -> tuple[Signals, Signals, Batch]:
-    """Student, teacher and batch of a token model: logits (8, 4, 5), masks with 1 to 4 positions, labels -100 elsewhere."""
+def sample_tokens(dtype: torch.dtype = torch.float32, *, peers: int = 0) -> tuple[Signals, Signals, Batch]:
+    """Student, teacher and batch of a token model: logits (8, 4, 5), masks with 1 to 4 positions, labels -100 elsewhere.
+
+    With ``peers`` the student has the logits (8, peers, 4, 5) of so many networks beside it.
+    """
     mask = torch.arange(4)[None, :] < torch.tensor([4, 2, 3, 1, 4, 4, 2, 1])[:, None]
     logits = torch.randn(2, BATCH, 4, CLASSES, generator=torch.Generator().manual_seed(0), dtype=dtype)
     labels = torch.randint(0, CLASSES, (BATCH, 4), generator=torch.Generator().manual_seed(1))
     student, teacher = (Signals(logits=values, mask=mask) for values in logits)
+    if peers:
+        beside = torch.randn(BATCH, peers, 4, CLASSES, generator=torch.Generator().manual_seed(2), dtype=dtype)
+        student = replace(student, peers=beside)
     return student, teacher, replace(sample_batch(), labels=labels.where(mask, IGNORED))
 
 
@@ -97,8 +103,13 @@ def build_for_samples(objective: Objective, dtype: torch.dtype = torch.float32, 
 
 
 def student_for(objective: Objective, dtype: torch.dtype = torch.float32) -> Signals:
+    return sample_signals(1, peers=peers_of(objective), dtype=dtype)
+
+
+def peers_of(objective: Objective) -> int:
+    """How many networks beside the student an objective asks for."""
     asked = objective.companions()
-    return sample_signals(1, peers=0 if asked is None else asked.count, dtype=dtype)
+    return 0 if asked is None else asked.count
 
 
 def teacher_for(objective: Objective, dtype: torch.dtype = torch.float32) -> Signals:

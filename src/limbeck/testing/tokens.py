@@ -10,7 +10,7 @@ from torch import Tensor
 
 from limbeck.objectives import Objective
 from limbeck.signals import IGNORED, Batch, Signals
-from limbeck.testing.samples import BATCH, learning, per_position_parts, rows_of, sample_tokens, terms_of
+from limbeck.testing.samples import BATCH, learning, peers_of, per_position_parts, rows_of, sample_tokens, terms_of
 
 SignalsOrBatch = TypeVar("SignalsOrBatch", Signals, Batch)
 
@@ -21,7 +21,7 @@ def check_mask(expression: str) -> None:
     Nor does it matter on which side of a sample they are.
     """
     for part in per_position_parts(expression):
-        student, teacher, batch = sample_tokens()
+        student, teacher, batch = sample_tokens(peers=peers_of(part))
         expected, gradients = _of_tokens(part, student, teacher, batch)
         mask = student.mask
         assert mask is not None
@@ -42,12 +42,12 @@ def check_tokens(expression: str) -> None:
     finite float32 number with finite gradients.
     """
     for part in per_position_parts(expression):
-        student, teacher, batch = sample_tokens()
+        student, teacher, batch = sample_tokens(peers=peers_of(part))
         value, gradients = _of_tokens(part, student.map(Tensor.bfloat16), teacher.map(Tensor.bfloat16), batch)
         assert value.dtype == torch.float32, f"{part}: the loss of bfloat16 logits is {value.dtype}, not float32"
         finite = bool(value.isfinite()) and bool(gradients.isfinite().all())
         assert finite, f"{part}: bfloat16 logits give NaN or an infinite number"
-        student, teacher, batch = sample_tokens(torch.float64)
+        student, teacher, batch = sample_tokens(torch.float64, peers=peers_of(part))
         whole = terms_of(part, student, teacher, batch)
         total = {term: torch.zeros_like(value) for term, value in whole.items()}
         for some in (slice(0, 3), slice(3, BATCH)):
@@ -63,25 +63,29 @@ def check_tokens(expression: str) -> None:
 
 
 def _of_tokens(part: Objective, student: Signals, teacher: Signals, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient with respect to the student's logits."""
+    """The loss and its gradient with respect to the logits of the student and of the networks beside it, (B, L, …)."""
     student = learning(student)
     loss = torch.stack(list(terms_of(part, student, teacher, batch).values())).sum()
     loss.backward()
     assert student.logits is not None
     assert student.logits.grad is not None
-    return loss.detach(), student.logits.grad
+    if student.peers is None:
+        return loss.detach(), student.logits.grad
+    assert student.peers.grad is not None
+    return loss.detach(), torch.cat([student.logits.grad, *student.peers.grad.unbind(1)], dim=-1)
 
 
 def _garbled(signals: Signals, filler: float) -> Signals:
     """With a number at the masked positions that has no place there."""
-    return signals.map(lambda value: value.where(_mask_of(signals)[..., None], filler))
+    mask = _mask_of(signals)[..., None]
+    return signals.map(lambda value: value.where(mask if value.ndim == mask.ndim else mask[:, None], filler))
 
 
 def _turned(what: SignalsOrBatch) -> SignalsOrBatch:
     """Every sample's positions from the last to the first."""
     if isinstance(what, Batch):
         return replace(what, labels=what.labels.flip(1))
-    return replace(what.map(lambda value: value.flip(1)), mask=_mask_of(what).flip(1))
+    return replace(what.map(lambda value: value.flip(-2)), mask=_mask_of(what).flip(1))
 
 
 def _mask_of(signals: Signals) -> Tensor:

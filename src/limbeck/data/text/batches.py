@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from limbeck.data.text.collate import Collate, Side
+from limbeck.data.text.mixup import TextViews, side_by_side
 from limbeck.data.text.only_prompts import only_prompts
 from limbeck.data.text.plan import Packing, Plan
 from limbeck.data.text.tokens import TokenSplit
@@ -23,6 +25,8 @@ class TokenBatches:
     ``rank`` gets its contiguous part of each global batch.
     side: where rows are filled up. grouped: whether rows of similar length come together; without, any do.
     packing: tokens of a row into which several examples are put that do not see each other; None for one example a row.
+    views: each text is in a batch in one view of each of these; plain when not given. batch_size and token_budget are of the
+    texts, not of their views.
     drop_last: whether a batch that is not full is left out. Without, an epoch sees every row but the last few that the
     processes cannot share equally, fewer than ``world_size`` of them.
 
@@ -39,6 +43,7 @@ class TokenBatches:
         side: Side = "right",
         grouped: bool = True,
         packing: int | None = None,
+        views: TextViews | None = None,
         drop_last: bool = False,
         device: torch.device | str = "cpu",
         rank: int = 0,
@@ -47,6 +52,11 @@ class TokenBatches:
         _check_share(rank, world_size)
         check_choice("side", side, ("left", "right"))
         self._share, self._device = (rank, world_size), torch.device(device)
+        self._seed, self._views = seed, views
+        if views is not None and (split.labels is None or side != "right"):
+            raise SettingError(
+                "several views of a text, and mixup, are for texts that are classified, filled up on the right."
+            )
         self._packing = None if packing is None else Packing(split.lengths, _capacity(split, packing), seed)
         self._collate = Collate(split, side, packed=packing is not None)
         lengths = split.lengths if self._packing is None else self._packing.row_lengths
@@ -72,12 +82,22 @@ class TokenBatches:
             raise SettingError(f"start must be 0 to {len(self)}, the batches of an epoch; got {start}.")
         packed = None if self._packing is None else self._packing.epoch(number)
         rank, world_size = self._share
-        for rows in self._plan.epoch(number)[start:]:
+        for position, rows in enumerate(self._plan.epoch(number)[start:], start):
             share = len(rows) // world_size
-            mine = rows[rank * share : (rank + 1) * share].tolist()
-            yield self._collate([[row] for row in mine] if packed is None else [packed[row] for row in mine]).to(
-                self._device
-            )
+            part = slice(rank * share, (rank + 1) * share)
+            mine = rows[part].tolist()
+            batch = self._collate([[row] for row in mine] if packed is None else [packed[row] for row in mine])
+            yield (batch if self._views is None else self._viewed(batch, rows, part, number, position)).to(self._device)
+
+    def _viewed(self, batch: Batch, rows: Tensor, part: slice, epoch: int, position: int) -> Batch:
+        assert self._views is not None
+        mixed = [
+            None
+            if drawn is None
+            else (self._collate([[row] for row in rows[drawn.other][part].tolist()]), drawn.share[part])
+            for drawn in self._views.draw(len(rows), self._seed, epoch, position)
+        ]
+        return side_by_side(batch, mixed, self._collate.split.special.pad)
 
 
 @dataclass(frozen=True)
