@@ -445,7 +445,7 @@ class DemoSettings(Settings):
         default="images", description="Handwritten digits, or a small language model that adds two numbers."
     )
     seeds: int = Field(default=3, ge=1, description="Seeds a method.")
-    epochs: int | None = Field(default=None, ge=1, description="Passes over the data; 30 for digits, 12 for text.")
+    epochs: int | None = Field(default=None, ge=1, description="Passes over the data; 30 for digits, 8 for text.")
     teacher: str | None = Field(default=None, description="Network that teaches; the demo's own when not given.")
     student: str | None = Field(default=None, description="Network that learns; the demo's own when not given.")
     objectives: list[str] = Field(

@@ -66,7 +66,7 @@ _DEMOS = {
         title="limbeck demo: distilling a language model that adds",
         common={
             "data": "arithmetic(digits=2, operations='+', train=2000, val=100, test=300)",
-            "epochs": 12,
+            "epochs": 8,
             "optimizer": "adamw",
             "weight_decay": 0.1,
             "warmup_epochs": 1.0,
@@ -75,7 +75,7 @@ _DEMOS = {
             "answers": 300,
             "batch_size": 32,
         },
-        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 50, "lr": 0.002},
+        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 45, "lr": 0.002},
         of_students={
             "student": "llama(layers=2, width=64, heads=4)",
             "lr": 0.004,

@@ -58,8 +58,8 @@ def check_needs(objective: Objective, student: Signals, teacher: Signals, batch:
     told = objective.labels_of_mixtures and batch.share is not None
     if "labels" in objective.needs and any(mixed) and not told:
         raise SignalError(
-            f"{objective.expression()} reads the labels, and view {mixed.index(True) + 1} mixes each sample with another (mixup "
-            "or cutmix), of which the label is not the mixture's. Mix in a view beside a plain first one, with "
+            f"{objective.expression()} reads the labels, and view {mixed.index(True) + 1} mixes each sample with another "
+            "(mixup or cutmix), of which the label is not the mixture's. Mix in a view beside a plain first one, with "
             "ce(views='first'), as in --augment 'flip | flip,mixup=0.2'; or take objectives that read no labels."
         )
     if "index" in objective.needs and batch.index is None:
