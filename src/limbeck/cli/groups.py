@@ -49,6 +49,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "answers",
         "answer",
     ),
+    "search": ("negatives", "mining", "test_fraction", "split_seed"),
     "evaluation": (
         "parts",
         "all",

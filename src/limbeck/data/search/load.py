@@ -12,6 +12,13 @@ from limbeck.data.search.report import SearchReport
 from limbeck.data.search.smart import is_smart, read_smart
 from limbeck.errors import DataError
 
+PREFIX = "search:"
+
+
+def search_of(spec: str) -> str | None:
+    """The collection that a data setting means, as ``load_search`` takes it: what follows ``search:``; None for other data."""
+    return spec.removeprefix(PREFIX) if spec.startswith(PREFIX) else None
+
 
 def load_search(spec: str | os.PathLike[str], *, header: bool = True) -> tuple[SearchData, SearchReport]:
     """A collection, and what was left out of it.
