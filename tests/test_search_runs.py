@@ -38,9 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "objective", ["ce", "ce + kd", "contrastive + margin_mse", "embed_distill", "icd_search", "ce + 2*dist + rkd"]
-)
+@pytest.mark.parametrize("objective", ["ce + kd + margin_mse", "embed_distill", "icd_search"])
 def test_objectives_teach_encoders(objective: str) -> None:
     done = distilled(objective, negatives=1, epochs=1)
     test = done.result.test
@@ -68,7 +66,7 @@ def test_figures_are_those_of_a_search_by_hand() -> None:
 def test_a_student_learns_to_search() -> None:
     untrained, trained = (
         limbeck.train(encoder(STUDENT, 2), collection(), **ALONE | own)
-        for own in ({"epochs": 1, "lr": 1e-9}, {"epochs": 30, "lr": 0.01})
+        for own in ({"epochs": 1, "lr": 1e-9}, {"epochs": 10, "lr": 0.01})
     )
     assert trained.result.objective == "contrastive()"
     # Training pairs are searched, since forty documents teach nothing of other words.

@@ -450,13 +450,16 @@ class ExportSettings(Settings):
 
 
 class DemoSettings(Settings):
-    """Distil handwritten digits, or a language model that adds: a teacher, a student alone, and one taught in three ways."""
+    """Distil digits, a language model that adds, or an encoder: a teacher, a student alone, and one taught in three ways."""
 
-    about: Literal["images", "text"] = Field(
-        default="images", description="Handwritten digits, or a small language model that adds two numbers."
+    about: Literal["images", "text", "search"] = Field(
+        default="images",
+        description="Handwritten digits, a small language model that adds two numbers, or an encoder that finds documents.",
     )
     seeds: int = Field(default=3, ge=1, description="Seeds a method.")
-    epochs: int | None = Field(default=None, ge=1, description="Passes over the data; 30 for digits, 12 for text.")
+    epochs: int | None = Field(
+        default=None, ge=1, description="Passes over the data; 30 for digits, 12 for text, 8 for search."
+    )
     teacher: str | None = Field(default=None, description="Network that teaches; the demo's own when not given.")
     student: str | None = Field(default=None, description="Network that learns; the demo's own when not given.")
     objectives: list[str] = Field(

@@ -50,6 +50,7 @@ _ALL = (
         examples=(
             ("one seed only, in half a minute", "limbeck demo --seeds 1 --epochs 10"),
             ("a small language model instead of images", "limbeck demo --about text"),
+            ("an encoder that finds documents", "limbeck demo --about search"),
         ),
     ),
     Verb(

@@ -13,6 +13,7 @@ from torch import nn
 from limbeck.errors import SettingError, WeightsError, check_whole, unknown_name
 from limbeck.models.encoders.encoder import Encoder, project
 from limbeck.models.encoders.open import open_encoder
+from limbeck.models.encoders.quiet import quiet
 from limbeck.models.language import create_language_model, keep_layers, write_folder
 from limbeck.models.spec import PRETRAINED, RANDOM, ModelSpec, parse_spec
 from limbeck.models.weights import load_weights
@@ -93,7 +94,7 @@ def _made(parsed: ModelSpec, tokenizer: Any, max_length: int, similarity: str) -
     created = create_language_model(
         parsed.text, task="encoder", vocabulary=len(tokenizer), context=max_length, pad=tokenizer.pad_token_id
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "encoder"
         write_folder(created.network, tokenizer, path)
         encoder = open_encoder(path)
