@@ -44,7 +44,7 @@ _ALL = (
     Verb(
         name="demo",
         section="Begin",
-        help="Train a teacher on handwritten digits, or on sums, and distil it in several ways; nothing is downloaded.",
+        help="Train a teacher on digits, sums or a search, and distil it in several ways; nothing is downloaded.",
         settings="limbeck.config:DemoSettings",
         handler="limbeck.cli.demo:demo",
         examples=(

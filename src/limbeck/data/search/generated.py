@@ -15,14 +15,14 @@ from limbeck.expression import parse_call
 
 SYNONYMS = re.compile(r"synonyms\s*(\(.*\))?\s*", re.DOTALL)
 
-_DOCUMENT, _QUERY = 8, 3  # meanings of a text
+_DOCUMENT, _QUERY = 8, 4  # meanings of a text
 _TOPIC = 20  # meanings of a topic; a document is about two
 
 
 def synonyms(
     *, train: int = 1600, val: int = 100, test: int = 300, meanings: int = 200, words: int = 3, seed: int = 0
 ) -> SearchData:
-    """A document names 8 meanings of two topics, and its query 3 of them by other words: which are synonyms must be learnt.
+    """A document names 8 meanings of two topics, and its query 4 of them by other words: which are synonyms must be learnt.
 
     train, val, test: queries of each part; each has one document. meanings: how many there are, 20 in a topic. words: synonyms
     of each, at least 2. The same numbers make the same collection.

@@ -14,9 +14,9 @@ from limbeck.errors import SettingError, WeightsError, check_whole, unknown_name
 from limbeck.models.encoders.encoder import Encoder, project
 from limbeck.models.encoders.open import open_encoder
 from limbeck.models.encoders.quiet import quiet
-from limbeck.models.language import create_language_model, keep_layers, write_folder
+from limbeck.models.language import create_language_model, keep_layers
 from limbeck.models.spec import PRETRAINED, RANDOM, ModelSpec, parse_spec
-from limbeck.models.weights import load_weights
+from limbeck.models.weights import load_weights, save_weights
 
 PUBLISHED = "hf"
 _ACCEPTED = ("keep_layers", "pooling", "project", "similarity")
@@ -95,10 +95,16 @@ def _made(parsed: ModelSpec, tokenizer: Any, max_length: int, similarity: str) -
         parsed.text, task="encoder", vocabulary=len(tokenizer), context=max_length, pad=tokenizer.pad_token_id
     )
     with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder) / "encoder"
-        write_folder(created.network, tokenizer, path)
-        encoder = open_encoder(path)
+        # Not by save_pretrained of the network, which of several processes writes in the first alone.
+        _config_of(created.network).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        save_weights(created.network, Path(folder) / "model.safetensors", {"format": "pt"})
+        encoder = open_encoder(folder)
     return _finished(encoder, max_length, similarity)
+
+
+def _config_of(network: nn.Module) -> Any:
+    return network.config
 
 
 def _finished(encoder: Encoder, max_length: int, similarity: str) -> Encoder:
