@@ -5,7 +5,7 @@ READY := .venv/ready
 # Where this is set, each of a test's many processes compiles all that it imports: 20 seconds each.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo demo-text test test-slow lint types docs benchmark clean
+.PHONY: setup demo demo-text demo-retrieval test test-slow lint types docs benchmark clean
 
 setup: $(READY)
 
@@ -21,6 +21,9 @@ demo: $(READY)
 
 demo-text: $(READY)
 	$(BIN)/limbeck demo --about text
+
+demo-retrieval: $(READY)
+	$(BIN)/limbeck demo --about search
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2

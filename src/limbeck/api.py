@@ -14,6 +14,7 @@ from limbeck.comparison import Comparison, run_comparison
 from limbeck.config import CompareSettings, DistillSettings, TrainSettings
 from limbeck.contest import Contest, Student
 from limbeck.data import ImageData
+from limbeck.data.search import SearchData
 from limbeck.data.text import TextData
 from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
@@ -21,7 +22,7 @@ from limbeck.errors import SettingError
 from limbeck.job import Distilled, Job, Loaders, objective_of
 from limbeck.objectives import Objective
 
-Data = str | ImageData | TextData | Loaders | DataLoader[Any]
+Data = str | ImageData | TextData | SearchData | Loaders | DataLoader[Any]
 
 
 def distill(
@@ -42,9 +43,9 @@ def distill(
             put in eval mode and never changes. Several are one by a rule, as in "mean(runs/one, runs/two)" or
             :class:`~limbeck.combination.Combination`.
         student: a network or a name. A network given is trained in place.
-        data: a data set's name, an :class:`~limbeck.data.ImageData`, a :class:`~limbeck.data.text.TextData`, or a loader of
-            (inputs, labels) batches whose inputs go to both networks as they are; ``Loaders(train, validation, test)`` for
-            more than a training set.
+        data: a data set's name, an :class:`~limbeck.data.ImageData`, a :class:`~limbeck.data.text.TextData`, a
+            :class:`~limbeck.data.search.SearchData`, or a loader of (inputs, labels) batches whose inputs go to both networks
+            as they are; ``Loaders(train, validation, test)`` for more than a training set.
         objective: an objective, an expression, or a preset's name.
         callbacks: your own code in the loop.
         settings: any of :class:`~limbeck.config.DistillSettings`, such as ``epochs=240, lr=0.05, seed=1``. A run folder is
@@ -76,7 +77,7 @@ def train(
     """
     words = {"objective": objective} if isinstance(objective, str) else {}
     made = TrainSettings.make(_with_names(settings, data, model=model, **words))
-    job = Job(model, None, objective_of(made) if objective is None else objective, made, _data(data))
+    job = Job(model, None, objective_of(made, _data(data)) if objective is None else objective, made, _data(data))
     return run(job, folder=made.name is not None, callbacks=callbacks)
 
 
@@ -118,7 +119,7 @@ def compare(
         if name in values:
             raise SettingError(f"{name} is given twice.")
     made = CompareSettings.make({**values, "student": names, "objectives": texts})
-    name = data.name if isinstance(data, ImageData | TextData) else "loader"
+    name = data.name if isinstance(data, ImageData | TextData | SearchData) else "loader"
     words = {} if isinstance(data, str) else {"data": name}
     called = None if teacher is None else made.teacher or teacher_name(teacher)
     made = made.model_copy(update={**words, "teacher": called})
@@ -134,9 +135,9 @@ def _with_names(settings: dict[str, Any], data: Data, **parts: Any) -> dict[str,
     return {**settings, **names, **({"data": data} if isinstance(data, str) else {})}
 
 
-def _data(data: Data) -> ImageData | TextData | Loaders | None:
+def _data(data: Data) -> ImageData | TextData | SearchData | Loaders | None:
     if isinstance(data, str):
         return None
-    if isinstance(data, ImageData | TextData | Loaders):
+    if isinstance(data, ImageData | TextData | SearchData | Loaders):
         return data
     return Loaders(data)

@@ -13,6 +13,7 @@ from torch import nn
 
 from limbeck.combination import Combination, parse_combination, rule_of
 from limbeck.data import ImageData
+from limbeck.data.search import SearchData, search_of
 from limbeck.data.text import TextData, text_of
 from limbeck.distillation import default_name, run
 from limbeck.engine.callbacks import Callback
@@ -117,7 +118,10 @@ def _check_sizes(job: Job, names: Sequence[str]) -> None:
         raise SettingError(
             "assistants are networks by name, which need data by name too, or an ImageData; a loader tells no classes."
         )
-    if isinstance(job.data, TextData) or (job.data is None and text_of(job.settings.data) is not None):
+    spec = job.settings.data
+    if isinstance(job.data, TextData | SearchData):
+        return
+    if job.data is None and (text_of(spec) is not None or search_of(spec) is not None):
         return  # language models by name may be gigabytes of weights; the order is the user's word
     data = read_data(job.settings) if job.data is None else job.data
     sizes = [_size(model, data) for model in (teacher, *names)]

@@ -90,8 +90,8 @@ class DataSettings(Settings):
 
     data: str = Field(
         default="digits",
-        description="Data set name, image folder, FILE.npz, hf:NAME, or text: FILE.jsonl, arithmetic(…), text:hf:NAME "
-        "('limbeck list data').",
+        description="Data set name, image folder, FILE.npz, hf:NAME, text (FILE.jsonl, arithmetic(…), text:hf:NAME), or "
+        "search:FOLDER ('limbeck list data').",
     )
     data_dir: Path | None = Field(default=None, description="Where data sets are, or are downloaded to.")
     val_fraction: float = Field(
@@ -158,7 +158,25 @@ class TextSettings(Settings):
     max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest answer that is written.")
 
 
-class RunSettings(DataSettings, TextSettings):
+class SearchSettings(Settings):
+    """What a batch of queries and documents is made of, and how a collection is divided."""
+
+    negatives: int = Field(default=0, ge=0, description="Documents beside its own that each query brings into a batch.")
+    mining: Literal["bm25", "random"] = Field(
+        default="bm25", description="Which, where the examples bring too few: what BM25 finds, or any."
+    )
+    test_fraction: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Share of the queries for the test, in a collection without training queries.",
+    )
+    split_seed: int = Field(
+        default=0, ge=0, description="Seed of the division of the queries, and of random negatives."
+    )
+
+
+class RunSettings(DataSettings, TextSettings, SearchSettings):
     """Everything about training that train and distill share."""
 
     augment: str = Field(
@@ -439,13 +457,16 @@ class ExportSettings(Settings):
 
 
 class DemoSettings(Settings):
-    """Distil handwritten digits, or a language model that adds: a teacher, a student alone, and one taught in three ways."""
+    """Distil digits, a language model that adds, or an encoder: a teacher, a student alone, and one taught in three ways."""
 
-    about: Literal["images", "text"] = Field(
-        default="images", description="Handwritten digits, or a small language model that adds two numbers."
+    about: Literal["images", "text", "search"] = Field(
+        default="images",
+        description="Handwritten digits, a small language model that adds two numbers, or an encoder that finds documents.",
     )
     seeds: int = Field(default=3, ge=1, description="Seeds a method.")
-    epochs: int | None = Field(default=None, ge=1, description="Passes over the data; 30 for digits, 8 for text.")
+    epochs: int | None = Field(
+        default=None, ge=1, description="Passes over the data; 30 for digits, 8 for text and search."
+    )
     teacher: str | None = Field(default=None, description="Network that teaches; the demo's own when not given.")
     student: str | None = Field(default=None, description="Network that learns; the demo's own when not given.")
     objectives: list[str] = Field(

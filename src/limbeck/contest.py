@@ -19,12 +19,13 @@ from limbeck.config import (
     not_named,
 )
 from limbeck.data import ImageData
+from limbeck.data.search import SearchData
 from limbeck.data.text import TextData
 from limbeck.errors import SettingError
 from limbeck.expression import split_at_commas
-from limbeck.job import Job, Loaders
+from limbeck.job import Job, Loaders, alone
 from limbeck.models.spec import RANDOM, parse_spec
-from limbeck.objectives import CE, Objective, parse_objective
+from limbeck.objectives import Objective, parse_objective
 from limbeck.objectives.expand import expand_objectives, objective_identity
 from limbeck.runs import run_name
 
@@ -45,7 +46,7 @@ class Contest:
     teacher: str | nn.Module | Combination | None
     students: Sequence[Student]
     objectives: Sequence[str | Objective]
-    data: ImageData | TextData | Loaders | None = None
+    data: ImageData | TextData | SearchData | Loaders | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _job(contest: Contest, entry: Entry, seed: int, folder: Path | None) -> Job:
         values["train_limit"] = settings.teacher_budget or settings.train_limit
         own = {field: values[field] for field in TrainSettings.model_fields if field in values} | {"model": student}
         if entry.objective == ALONE:
-            return Job(entry.student, None, CE(), TrainSettings.make(own), contest.data)
+            return Job(entry.student, None, alone(contest.data, settings.data), TrainSettings.make(own), contest.data)
         made = TrainSettings.make({**own, "objective": str(entry.objective)})
         return Job(entry.student, None, entry.objective, made, contest.data)
     names = {"student": student, "objective": str(entry.objective)}

@@ -13,7 +13,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from limbeck.answering import side_by_side
 from limbeck.config import RunSettings
 from limbeck.data import parse_view_sets
 from limbeck.engine.callbacks import Callback
@@ -28,7 +27,7 @@ from limbeck.modalities.base import Examined
 from limbeck.models import projected_name, save_weights
 from limbeck.networks import read_card
 from limbeck.plugins import load_plugins
-from limbeck.runs import RESULT, STUDENT, TEST_ANSWERS, Result, RunFolder, run_name
+from limbeck.runs import RESULT, STUDENT, Result, RunFolder, run_name
 from limbeck.session import Member, Session
 from limbeck.signals import Batch
 from limbeck.teachers import NoTeacher
@@ -292,10 +291,10 @@ def _write(
     if member.runs is not None and session.around.accelerator.is_main_process:
         # With a new classifier the old one is gone from the network, and does not belong in the file.
         state = network.state_dict() if isinstance(network, Projected) else learner.kept_state
+        # Before the result, which says that the run is done.
+        examined = [None if each is None else each[1] for each in (tested, teacher_tested)]
+        session.around.feeds.modality.write(member.runs, network, *examined)
         _keep(session, member, state, student_name, result, member.runs)
-        if tested is not None and tested[1].answers:
-            listed = side_by_side(tested[1].answers, () if teacher_tested is None else teacher_tested[1].answers)
-            member.runs.write_text(TEST_ANSWERS, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
     return Distilled(network, result, None if member.runs is None else member.runs.path)
 
 

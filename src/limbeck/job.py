@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from limbeck.combination import Combination, teacher_name
 from limbeck.config import DistillSettings, RunSettings, TrainSettings
 from limbeck.data import ImageData
+from limbeck.data.search import SearchData, search_of
 from limbeck.data.text import TextData
 from limbeck.engine.trainable import Stage
 from limbeck.errors import SettingError
-from limbeck.objectives import CE, Objective, WeightedSum, parse_objective
+from limbeck.objectives import CE, Contrastive, Objective, WeightedSum, parse_objective
 from limbeck.objectives.companions import Companions
 from limbeck.runs import Result
 
@@ -51,7 +52,7 @@ class Job:
     teacher: str | nn.Module | Combination | None
     objective: str | Objective
     settings: RunSettings
-    data: ImageData | TextData | Loaders | None = None
+    data: ImageData | TextData | SearchData | Loaders | None = None
 
     def described(self, objective: Objective) -> RunSettings:
         """The settings with what was given as an object told in words, so that a run's folder says what was run."""
@@ -91,7 +92,7 @@ class Job:
     @property
     def on_labels(self) -> bool:
         """Whether it is trained on labels alone, as it is where no objective is given."""
-        return self.teacher is None and isinstance(self.objective, CE)
+        return self.teacher is None and isinstance(self.objective, CE | Contrastive)
 
     @property
     def distill(self) -> DistillSettings:
@@ -152,14 +153,23 @@ def job_of(settings: TrainSettings | DistillSettings) -> Job:
     return Job(settings.student, settings.teacher, settings.objective, settings)
 
 
-def objective_of(settings: TrainSettings) -> str | Objective:
-    """What a network is trained on without a teacher: the objective given, or the cross-entropy with the labels.
+def alone(data: ImageData | TextData | SearchData | Loaders | None, setting: str) -> Objective:
+    """What a network learns on labels alone: cross-entropy, and in search the contrast of a query's document with others."""
+    searches = isinstance(data, SearchData) or (data is None and search_of(setting) is not None)
+    return Contrastive() if searches else CE()
+
+
+def objective_of(
+    settings: TrainSettings, data: ImageData | TextData | SearchData | Loaders | None = None
+) -> str | Objective:
+    """What a network is trained on without a teacher: the objective given, or :func:`alone` with the labels.
 
     Raises:
         SettingError: label smoothing is asked for of an objective that has its own settings.
     """
     if settings.objective is None:
-        return CE(label_smoothing=settings.label_smoothing)
+        found = alone(data, settings.data)
+        return found if not settings.label_smoothing else CE(label_smoothing=settings.label_smoothing)
     if settings.label_smoothing:
         raise SettingError(
             "label_smoothing is of the cross-entropy that is trained on when no objective is given; write it into the "

@@ -18,7 +18,7 @@ from limbeck.errors import RunFolderError
 from limbeck.files import atomic_path
 
 CONFIG, METRICS, RESULT, STUDENT = "config.yaml", "metrics.jsonl", "result.json", "student.safetensors"
-TEST_ANSWERS = "answers.json"
+TEST_ANSWERS, SEARCHED, ENCODER = "answers.json", "search.json", "encoder"
 FAILURE = "failure.json"
 EVALUATION = "evaluation.json"
 

@@ -17,6 +17,7 @@ from limbeck.budget import ANSWERS, BudgetedTeaching, check_budget, check_views,
 from limbeck.companions import Companionship
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
+from limbeck.data.search import SearchCorpus, SearchData, search_of, told
 from limbeck.data.seeds import mix
 from limbeck.data.text import TextData, TokenData, text_of
 from limbeck.engine.adversary import check_range
@@ -356,7 +357,7 @@ class Session:
         give_back_memory()
 
 
-_Ready = ImageData | TokenData | Loaders
+_Ready = ImageData | TokenData | SearchCorpus | Loaders
 
 
 def _feeds_of(data: _Ready, settings: RunSettings, device: torch.device) -> Feeds:
@@ -366,11 +367,15 @@ def _feeds_of(data: _Ready, settings: RunSettings, device: torch.device) -> Feed
         from limbeck.text_feeds import text_feeds
 
         return text_feeds(data, settings, device)
+    if isinstance(data, SearchCorpus):
+        from limbeck.search_feeds import search_feeds
+
+        return search_feeds(data, settings, device)
     return image_feeds(data, settings, device)
 
 
 def _ready_data(jobs: Sequence[Job], accelerator: Accelerator) -> _Ready:
-    """The data of a session, read and, where it is text, as tokens."""
+    """The data of a session, read and, where it is text or a collection, as tokens."""
     job = jobs[0]
     data, budget = job.data, job.distill.teacher_budget
     if isinstance(data, Loaders):
@@ -378,6 +383,8 @@ def _ready_data(jobs: Sequence[Job], accelerator: Accelerator) -> _Ready:
         return data
     if isinstance(data, TextData) or (data is None and text_of(job.settings.data) is not None):
         return _ready_text(jobs, accelerator)
+    if isinstance(data, SearchData) or (data is None and search_of(job.settings.data) is not None):
+        return _ready_search(jobs)
     check_budget(job.distill, loader=False)
     check_image_settings(job.settings)
     if isinstance(data, ImageData):
@@ -397,6 +404,17 @@ def _ready_text(jobs: Sequence[Job], accelerator: Accelerator) -> TokenData:
         text = job.data if isinstance(job.data, TextData) else read_text(job.settings)
     assert text is not None
     return tokens_of(text, job.settings, [job.teacher, *(each.student for each in jobs)])
+
+
+def _ready_search(jobs: Sequence[Job]) -> SearchCorpus:
+    from limbeck.search_feeds import check_search_settings, read_search, search_corpus
+
+    job = jobs[0]
+    for each in jobs:
+        check_search_settings(each.settings, plan_of(each).needs)
+    found = (job.data, told(job.data)) if isinstance(job.data, SearchData) else read_search(job.settings)
+    assert found is not None
+    return search_corpus(*found, job.settings, job.teacher, [each.student for each in jobs])
 
 
 def _told_feeds(data: _Ready, job: Job, accelerator: Accelerator, say: Say) -> Feeds:

@@ -50,6 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "answers",
         "answer",
     ),
+    "search": ("negatives", "mining", "test_fraction", "split_seed"),
     "evaluation": (
         "parts",
         "all",

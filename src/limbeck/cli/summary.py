@@ -31,6 +31,10 @@ def figures(result: Result) -> Table:
     rows: list[tuple[str, float | None, float | None]] = [
         ("validation accuracy, last", result.validation_last, None),
         (f"validation accuracy, best{_at(result)}", result.validation_best, result.teacher_validation),
+        ("test nDCG@10", test.get("ndcg_10"), teacher_test.get("ndcg_10")),
+        ("test MRR@10", test.get("mrr_10"), teacher_test.get("mrr_10")),
+        ("test recall@100", test.get("recall_100"), teacher_test.get("recall_100")),
+        ("test MAP", test.get("map"), teacher_test.get("map")),
         ("test exact match", test.get("exact_match"), teacher_test.get("exact_match")),
         ("test ROUGE-L", test.get("rouge_l"), teacher_test.get("rouge_l")),
         ("test accuracy", test.get("accuracy"), teacher_test.get("accuracy")),

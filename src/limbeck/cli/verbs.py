@@ -44,12 +44,13 @@ _ALL = (
     Verb(
         name="demo",
         section="Begin",
-        help="Train a teacher on handwritten digits or on sums and distil it in several ways, offline.",
+        help="Train a teacher on digits, sums or a search and distil it in several ways, offline.",
         settings="limbeck.config:DemoSettings",
         handler="limbeck.cli.demo:demo",
         examples=(
             ("one seed only, in half a minute", "limbeck demo --seeds 1 --epochs 10"),
             ("a small language model instead of images", "limbeck demo --about text"),
+            ("an encoder that finds documents", "limbeck demo --about search"),
         ),
     ),
     Verb(

@@ -261,7 +261,8 @@ class Loop:
         if self.batch is None:
             return ""
         teacher = self._ask_teacher(Seen(self.batch))
-        bad = [name for name, value in teacher.tensors().items() if not bool(value.isfinite().all())]
+        # -inf is the score of a pair that search leaves out.
+        bad = [name for name, value in teacher.tensors().items() if bool((value.isnan() | value.isposinf()).any())]
         return f" The teacher's {' and '.join(bad)} are not finite for the last batch." if bad else ""
 
     # -- between steps -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from limbeck.modalities.base import Modality
 from limbeck.modalities.images import Images
+from limbeck.modalities.search import Search
 from limbeck.modalities.text import Text
 
-__all__ = ["Images", "Modality", "Text"]
+__all__ = ["Images", "Modality", "Search", "Text"]

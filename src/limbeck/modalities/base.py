@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from limbeck.answering import Answer
 from limbeck.config import RunSettings
 from limbeck.evaluate import Score
 from limbeck.networks import Network
+from limbeck.runs import RunFolder
 from limbeck.signals import Batch
 from limbeck.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What a network did on the test split beside its score: figures, and answers to prompts."""
+    """What a network did on the test split beside its score: figures, and what :meth:`Modality.write` makes a file of."""
 
     figures: Mapping[str, float] = field(default_factory=dict)
-    answers: Sequence[Answer] = ()
+    details: Any = None
 
 
 class Modality(Protocol):
@@ -70,6 +70,10 @@ class Modality(Protocol):
 
     def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
         """More about a network that got this score on the test split."""
+        ...
+
+    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+        """Write into a run's folder what comes with its student: ``network``, with what it and its teacher did on the test."""
         ...
 
     def card(self, name: str, network: Network) -> dict[str, str]:

@@ -12,6 +12,7 @@ from limbeck.data import ImageData
 from limbeck.evaluate import Score
 from limbeck.modalities.base import Examined
 from limbeck.networks import Network, card, open_network
+from limbeck.runs import RunFolder
 from limbeck.signals import Batch
 from limbeck.tasks.vision import VisionTask
 
@@ -77,6 +78,9 @@ class Images:
 
     def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
         return Examined()
+
+    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+        """Weights are all there is."""
 
     def card(self, name: str, network: Network) -> dict[str, str]:
         return card(name, self.data, network.preprocess)

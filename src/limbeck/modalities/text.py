@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from limbeck.answering import answers_of, figures_of
+from limbeck.answering import answers_of, figures_of, side_by_side
 from limbeck.authoring import Author, author_of
 from limbeck.config import DistillSettings, RunSettings
 from limbeck.data.text import TokenData
@@ -19,6 +19,7 @@ from limbeck.modalities.base import Examined
 from limbeck.models.language import create_language_model, vocabulary_of
 from limbeck.networks import CARD, Network, resolve
 from limbeck.policies import Policy, parse_sampling
+from limbeck.runs import TEST_ANSWERS, RunFolder
 from limbeck.signals import Batch
 from limbeck.taps import evaluating
 from limbeck.tasks.text import TextTask
@@ -160,6 +161,12 @@ class Text:
         answers = answers_of(network, self.data, settings, device)
         perplexity = math.exp(score.nll) if score.nll < _LARGEST else math.inf
         return Examined({"perplexity": perplexity, **figures_of(answers, settings)}, answers)
+
+    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+        answers = () if student is None else student.details
+        if answers:
+            listed = side_by_side(answers, () if teacher is None else teacher.details)
+            folder.write_text(TEST_ANSWERS, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
 
     def card(self, name: str, network: Network) -> dict[str, str]:
         facts = {

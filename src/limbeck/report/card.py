@@ -7,7 +7,9 @@ from typing import Any
 
 from limbeck.models.sources import sources
 from limbeck.networks import card_side
-from limbeck.runs import STUDENT, Result
+from limbeck.runs import ENCODER, STUDENT, Result
+
+_SEARCH = {"ndcg_10": "nDCG@10", "mrr_10": "MRR@10", "recall_100": "recall@100", "map": "MAP"}
 
 
 def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str, Any] | None = None) -> str:
@@ -16,7 +18,8 @@ def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str
     ``facts`` is what the weights file says of itself (:func:`limbeck.networks.read_card`); with it the lines that load the
     network are complete.
     """
-    tags = ["image-classification", "knowledge-distillation", "limbeck"]
+    about = "sentence-similarity" if (facts or {}).get("modality") == "search" else "image-classification"
+    tags = [about, "knowledge-distillation", "limbeck"]
     lines = ["---", "library_name: limbeck", f"tags: [{', '.join(tags)}]", f"datasets: [{result.data}]", "---", ""]
     lines += [f"# {result.student} on {result.data}", ""]
     lines += [_story(result), "", "| figure | value |", "|---|---|"]
@@ -52,6 +55,9 @@ def load_lines(
 
 def _loading(result: Result, classes: Sequence[str] | None, facts: Mapping[str, Any] | None) -> list[str]:
     facts = facts or {}
+    if facts.get("modality") == "search":
+        loading = f'encoder = SentenceTransformer("{ENCODER}")  # the folder beside this file'
+        return ["from sentence_transformers import SentenceTransformer", "", loading, 'encoder.encode_query("…")']
     model = facts.get("model", result.student)
     if not _has_a_name(model):
         lines = ["from safetensors.torch import load_file", "", f"# network: the {model} of the training, made anew"]
@@ -95,6 +101,11 @@ def _figures(result: Result) -> list[tuple[str, str]]:
         figures.append(("teacher's parameters", f"{result.teacher_parameters:,}"))
     if result.test:
         figures.append(("test accuracy", share(result.test["accuracy"])))
+    for name, words in _SEARCH.items():
+        if result.test and name in result.test:
+            figures.append((f"test {words}", f"{result.test[name]:.4f}"))
+        if result.teacher_test and name in result.teacher_test:
+            figures.append((f"teacher's test {words}", f"{result.teacher_test[name]:.4f}"))
     if result.teacher_test:
         figures.append(("teacher's test accuracy", share(result.teacher_test["accuracy"])))
     if result.test and "agreement" in result.test:

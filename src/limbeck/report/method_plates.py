@@ -12,6 +12,7 @@ from limbeck.report.costs import macs_by_parameters
 from limbeck.report.curves import loss_curves, validation_curve
 from limbeck.report.figures import Dots, Mark, Series, against, curves, dots, panels
 from limbeck.report.material import Material, Method
+from limbeck.report.names import ALONE
 from limbeck.report.plate_html import COLOURS
 from limbeck.report.plates import Plate
 from limbeck.report.rows import MethodRow
@@ -107,7 +108,7 @@ def _validation(name: str, where: str, contest: Sequence[Method], numbers: Mappi
 
 
 def _is_reference(row: MethodRow) -> bool:
-    return row.baseline or (row.teacher is None and row.objective == "ce()")
+    return row.baseline or (row.teacher is None and row.objective in ALONE)
 
 
 def _losses(name: str, method: Method) -> Plate | None:

@@ -12,7 +12,10 @@ from limbeck.runs import Result
 MethodKey = tuple[str, str, str | None, str, int | None, str]
 """Data, student, teacher, objective, epochs, variant."""
 
-_ON_LABELS = re.compile(r"ce\([^()]*\)")
+ALONE = ("ce()", "contrastive()")
+"""What a student alone learns: on labels, and in search on its queries' documents."""
+
+_ON_LABELS = re.compile(r"(ce|contrastive)\([^()]*\)")
 
 
 def method_label(result: Result, as_teacher: bool = False) -> str:
@@ -23,7 +26,7 @@ def method_label(result: Result, as_teacher: bool = False) -> str:
     """
     if result.teacher is None and _ON_LABELS.fullmatch(result.objective):
         who = f"{result.student} alone" if as_teacher else "student alone"
-        return who if result.objective == "ce()" else f"{who}, {short_expression(result.objective)}"
+        return who if result.objective in ALONE else f"{who}, {short_expression(result.objective)}"
     return _preset_names().get(result.objective) or short_expression(result.objective)
 
 

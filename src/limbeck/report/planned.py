@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from limbeck.data.search import search_of
 from limbeck.errors import LimbeckError
 from limbeck.objectives import parse_objective, presets
+from limbeck.report.names import ALONE
 from limbeck.runs import Result
 
 
@@ -18,7 +20,7 @@ def planned(settings: Mapping[str, Any]) -> Result | None:
         return None
     teacher, objective = texts["teacher"], texts["objective"]
     return Result(
-        objective=_whole(objective) if isinstance(objective, str) else "ce()",
+        objective=_whole(objective) if isinstance(objective, str) else ALONE[search_of(texts["data"]) is not None],
         # A network is known by what stands before the file of its weights.
         student=student.split("@")[0],
         teacher=teacher.split("@")[0] if isinstance(teacher, str) else None,

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from limbeck.errors import SettingError, unknown_name
-from limbeck.report.names import MethodKey, labels_of
+from limbeck.report.names import ALONE, MethodKey, labels_of
 from limbeck.report.statistics import Difference, Stat, holm, paired_difference
 from limbeck.runs import Result
+
+_NDCG = "ndcg_10"
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,12 @@ class MethodRow:
 
     A seed that was run twice counts once, as its mean.
 
-    label: preset or expression, "student alone" or "teacher …". kept: test accuracy over the teacher's, run by run.
+    label: preset or expression, "student alone" or "teacher …". kept: test accuracy, of search nDCG@10,
+        over the teacher's, run by run.
+    ndcg, mrr, recall, average_precision: of search on the test queries: nDCG@10, MRR@10, Recall@100 and MAP, in [0, 1].
     exact_match, rouge_l: shares of language models' answers to test prompts; perplexity: of their test tokens.
-    scores: for each of ``seeds`` what differences are made of: of the test the exact match where there is one, else the
-        accuracy; without a test the best validation accuracy.
+    scores: for each of ``seeds`` what differences are made of: of the test nDCG@10 or the exact match where there is one,
+        else the accuracy; without a test the best validation accuracy.
     difference: to the row that has ``baseline``, over the seeds both have, when there are at least two.
     parameters_ratio: the teacher's parameters over the student's. variant: settings that set it apart from a namesake.
     seconds: of training; where ``shared_with`` students shared a pass, of this one alone. shared_seconds: of the data and
@@ -52,6 +56,10 @@ class MethodRow:
     shared_with: int = 1
     memory_mb: Stat | None = None
     teacher_calls: int | None = None
+    ndcg: Stat | None = None
+    mrr: Stat | None = None
+    recall: Stat | None = None
+    average_precision: Stat | None = None
     exact_match: Stat | None = None
     rouge_l: Stat | None = None
     perplexity: Stat | None = None
@@ -107,7 +115,7 @@ def _contest(
     groups: Mapping[MethodKey, list[Result]], labels: Mapping[MethodKey, str], baseline: str | None
 ) -> list[MethodRow]:
     named = [key for key in groups if labels[key] == baseline]
-    alone = [key for key in groups if key[2] is None and key[3] == "ce()"]
+    alone = [key for key in groups if key[2] is None and key[3] in ALONE]
     beside = [*named, *alone, *groups][0]
     rows = [_row(labels[key], key, group, groups[beside], key == beside) for key, group in groups.items()]
     if len(rows) == 1:  # nothing to compare it with
@@ -130,7 +138,7 @@ def _corrected(rows: Sequence[MethodRow]) -> list[MethodRow]:
 
 
 def _figure(row: MethodRow) -> float:
-    stat = row.test or row.validation_best
+    stat = row.ndcg or row.test or row.validation_best
     return -1.0 if stat is None else stat.mean
 
 
@@ -165,6 +173,10 @@ def _row(label: str, key: MethodKey, group: list[Result], baseline: list[Result]
         shared_with=max(result.shared_with for result in group),
         memory_mb=over_seeds(lambda result: result.memory_mb),
         teacher_calls=max((result.teacher_calls for result in group if result.teacher_calls is not None), default=None),
+        ndcg=over_seeds(lambda result: _test(result, _NDCG)),
+        mrr=over_seeds(lambda result: _test(result, "mrr_10")),
+        recall=over_seeds(lambda result: _test(result, "recall_100")),
+        average_precision=over_seeds(lambda result: _test(result, "map")),
         exact_match=over_seeds(lambda result: _test(result, "exact_match")),
         rouge_l=over_seeds(lambda result: _test(result, "rouge_l")),
         perplexity=over_seeds(lambda result: _test(result, "perplexity")),
@@ -178,9 +190,10 @@ def _test(result: Result, name: str) -> float | None:
 
 
 def kept(result: Result) -> float | None:
-    """The student's test accuracy as a share of its teacher's."""
-    own = _test(result, "accuracy")
-    teacher = None if result.teacher_test is None else result.teacher_test.get("accuracy")
+    """The student's test accuracy, of search its nDCG@10, as a share of its teacher's."""
+    name = _NDCG if _test(result, _NDCG) is not None else "accuracy"
+    own = _test(result, name)
+    teacher = None if result.teacher_test is None else result.teacher_test.get(name)
     return own / teacher if own is not None and teacher else None
 
 
@@ -193,7 +206,7 @@ def _paired(group: list[Result], baseline: list[Result]) -> Difference | None:
 def _accuracy(result: Result) -> float | None:
     if result.test is None:
         return result.validation_best
-    return result.test.get("exact_match", result.test.get("accuracy"))
+    return next((result.test[name] for name in (_NDCG, "exact_match", "accuracy") if name in result.test), None)
 
 
 def _by_seed(group: list[Result], pick: Callable[[Result], float | None]) -> dict[int, float]:
@@ -240,6 +253,10 @@ def _teachers(results: Sequence[Result]) -> list[MethodRow]:
                 agreement=None,
                 kept=None,
                 seconds=None,
+                ndcg=_of_teacher(group, _NDCG),
+                mrr=_of_teacher(group, "mrr_10"),
+                recall=_of_teacher(group, "recall_100"),
+                average_precision=_of_teacher(group, "map"),
                 exact_match=_of_teacher(group, "exact_match"),
                 rouge_l=_of_teacher(group, "rouge_l"),
                 perplexity=_of_teacher(group, "perplexity"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NOTE = (
     "± is the sample standard deviation (n-1) over seeds; – where there is one seed. Differences are paired: the same seeds "
-    "of both methods, in percentage points of the test accuracy (validation where there is no test)."
+    "of both methods, in percentage points of the test accuracy, of search nDCG@10 (validation where there is no test)."
 )
 _INTERVAL_NOTE = (
     "Intervals are 95 % confidence intervals of the mean difference by Student's t (none where all pairs differ by the same): "
@@ -187,12 +187,20 @@ _PERPLEXITY = Column(
     _mean(lambda row: row.perplexity),
 )
 _FIGURES = [
+    _share_column("nDCG@10 %", "of what is found for the test queries", lambda row: row.ndcg),
+    _share_column("MRR@10 %", "mean reciprocal rank of the first answer to a test query", lambda row: row.mrr),
+    _share_column("R@100 %", "answers to a test query that are among the first 100 documents", lambda row: row.recall),
+    _share_column("MAP %", "mean average precision of the first 1000 documents", lambda row: row.average_precision),
     _share_column("exact match %", "answers to test prompts that are right", lambda row: row.exact_match),
     _share_column("ROUGE-L %", "F1 with the wanted answers to test prompts", lambda row: row.rouge_l),
-    _share_column("test %", "accuracy on the test split, read once a run", lambda row: row.test),
+    _share_column(
+        "test %",
+        "accuracy on the test split, of search among the documents of a batch, read once a run",
+        lambda row: row.test,
+    ),
     _share_column(
         "vs baseline",
-        "paired difference in percentage points, of exact match where there is one",
+        "paired difference in percentage points, of nDCG@10 or exact match where there is one",
         lambda row: row.difference,
         signed=True,
     ),
@@ -200,7 +208,7 @@ _FIGURES = [
     _INTERVAL,
     _VERDICT,
     _HOLM,
-    _share_column("kept %", "test accuracy as a share of the teacher's", lambda row: row.kept),
+    _share_column("kept %", "test accuracy, of search nDCG@10, as a share of the teacher's", lambda row: row.kept),
     _share_column("agrees %", "test images given the teacher's class", lambda row: row.agreement),
     _PERPLEXITY,
     _share_column("val best %", "best validation accuracy of the run", lambda row: row.validation_best),
@@ -212,7 +220,18 @@ _FIGURES = [
 ]
 # Where the terminal is narrow, these go first, in this order.
 _LEAST_TELLING = (
-    *("val last %", "memory MB", "shared s", "seconds", "calls", "val best %", "agrees %", "p (Holm)", "kept %"),
+    *(
+        "MAP %",
+        "val last %",
+        "memory MB",
+        "shared s",
+        "seconds",
+        "calls",
+        "val best %",
+        "agrees %",
+        "p (Holm)",
+        "kept %",
+    ),
     *("verdict", "pairs", "95 % interval"),
 )
 

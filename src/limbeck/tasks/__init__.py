@@ -1,1 +1,1 @@
-"""How a batch meets the networks: vision and text."""
+"""How a batch meets the networks: vision, text and search."""

@@ -1,27 +1,34 @@
 """Search: collections of documents, queries and judgements, batches of pairs, negatives."""
 
-from limbeck.data.search.batches import PairBatch, PairBatches, PairTexts, PairTokens
+from limbeck.data.search.batches import EvalPairBatches, PairBatch, PairBatches, PairTexts, PairTokens
 from limbeck.data.search.bm25 import bm25
 from limbeck.data.search.collection import Example, Judgements, SearchData, Texts, split_queries
+from limbeck.data.search.corpus import Reading, SearchCorpus, corpus_of
+from limbeck.data.search.divide import Limits, divided
 from limbeck.data.search.found import Found
-from limbeck.data.search.load import load_search
+from limbeck.data.search.load import load_search, search_of
 from limbeck.data.search.negatives import Mined, hard_negatives
 from limbeck.data.search.pairs import Pairs, training_pairs
-from limbeck.data.search.report import SearchReport
+from limbeck.data.search.report import SearchReport, told
 from limbeck.data.search.scores import ScoreCache
 from limbeck.data.search.tokens import TextBatch, Tokenising, TokenRows
+from limbeck.data.search.words import tokenizer_facts, tokenizer_of, word_tokenizer
 
 __all__ = [
+    "EvalPairBatches",
     "Example",
     "Found",
     "Judgements",
+    "Limits",
     "Mined",
     "PairBatch",
     "PairBatches",
     "PairTexts",
     "PairTokens",
     "Pairs",
+    "Reading",
     "ScoreCache",
+    "SearchCorpus",
     "SearchData",
     "SearchReport",
     "TextBatch",
@@ -29,8 +36,15 @@ __all__ = [
     "TokenRows",
     "Tokenising",
     "bm25",
+    "corpus_of",
+    "divided",
     "hard_negatives",
     "load_search",
+    "search_of",
     "split_queries",
+    "tokenizer_facts",
+    "tokenizer_of",
+    "told",
     "training_pairs",
+    "word_tokenizer",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from limbeck.data.search.collection import SearchData
 from limbeck.data.search.pairs import Pairs
@@ -162,6 +163,51 @@ class PairBatches:
         )
 
 
+class EvalPairBatches:
+    """Every example once, in order, for figures: batches of about ``batch_size``, none much smaller than the others.
+
+    A batch is whole in one process, of ``world_size`` each of which takes every so-manieth, so that figures do not depend on
+    their number. All negatives of an example's pool are there. The arguments are those of :class:`PairBatches`.
+    """
+
+    def __init__(
+        self,
+        data: SearchData,
+        pairs: Pairs,
+        student: PairTexts,
+        *,
+        batch_size: int,
+        teacher: PairTexts | None = None,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        size = min(batch_size, len(pairs))
+        _check(data, pairs, [texts for texts in (student, teacher) if texts], size, 0, 0, 1)
+        self._data, self._pairs, self._student, self._teacher = data, pairs, student, teacher
+        self._size, self._share, self._device = size, (rank, world_size), torch.device(device)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        rank, world_size = self._share
+        batches = torch.arange(len(self._pairs)).tensor_split(-(-len(self._pairs) // self._size))
+        for rows in batches[rank::world_size]:
+            yield self._batch(rows).to(self._device)
+
+    def _batch(self, rows: Tensor) -> PairBatch:
+        queries = self._pairs.queries[rows]
+        documents = torch.cat([self._pairs.positives[rows, None], self._pairs.pool[rows]], dim=1)
+        width = documents.shape[1]
+        labels = torch.arange(len(rows)) * width
+        return PairBatch(
+            student=_texts(self._student, queries, documents),
+            teacher=None if self._teacher is None else _texts(self._teacher, queries, documents),
+            query=queries,
+            document=documents,
+            labels=labels,
+            excluded=excluded(self._data, queries, documents.flatten(), labels, width),
+        )
+
+
 def excluded(data: SearchData, queries: Tensor, documents: Tensor, labels: Tensor, width: int) -> Tensor:
     """(B, N) bool, which of N documents are no negatives of each query though they are not its positive.
 
@@ -217,3 +263,8 @@ def _check(
                 f"{data.name} has {len(data.queries)} queries and {len(data.documents)} documents, and the tokens are of "
                 f"{len(one.queries)} and {len(one.documents)}: tokenise all texts, in their order."
             )
+
+
+# As pytree nodes they are the inputs of a ``signals.Batch``.
+for _kind in (TextBatch, PairTokens, PairBatch):
+    pytree.register_dataclass(_kind)

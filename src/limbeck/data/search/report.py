@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from limbeck.data.search.collection import SearchData
+
 _NAMED = 5
 
 EMPTY_DOCUMENT = "documents without text"
@@ -45,3 +47,13 @@ class SearchReport:
 def named(ids: Sequence[str]) -> str:
     """The first few of some ids."""
     return ", ".join(ids[:_NAMED]) + ", …" * (len(ids) > _NAMED)
+
+
+def told(data: SearchData) -> SearchReport:
+    """The report of a collection that was made by hand, of which nothing was left out."""
+    return SearchReport(
+        documents=len(data.documents),
+        queries=len(data.queries),
+        judgements={part: sum(map(len, judged.values())) for part, judged in data.judgements.items()},
+        examples=len(data.examples),
+    )

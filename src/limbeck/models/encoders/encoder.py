@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import SettingError, check_choice
+from limbeck.models.encoders.quiet import quiet
 
 Kind = Literal["query", "document"]
 KINDS: tuple[Kind, ...] = ("query", "document")
@@ -76,7 +77,8 @@ class Encoder(nn.Module):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
         try:
-            self.model.save(str(temporary), create_model_card=False, safe_serialization=True)
+            with quiet():
+                self.model.save(str(temporary), create_model_card=False, safe_serialization=True)
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from limbeck.errors import MissingExtraError, SettingError, WeightsError, check_choice
 from limbeck.models.encoders.encoder import Encoder
+from limbeck.models.encoders.quiet import quiet
 
 Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
@@ -46,12 +47,13 @@ def open_encoder(folder: str | os.PathLike[str], *, pooling: Pooling | None = No
     for one in folders:
         _check_weights(one)
     _check_config(path / "config.json")
-    if whole:
-        model = sentence_transformers.SentenceTransformer(
-            str(path), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
-        )
-    else:
-        model = _pooled(path, pooling or "mean", device)
+    with quiet():
+        if whole:
+            model = sentence_transformers.SentenceTransformer(
+                str(path), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
+            )
+        else:
+            model = _pooled(path, pooling or "mean", device)
     _check_prompts(path, model)
     return Encoder(model)
 

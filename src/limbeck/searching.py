@@ -1,0 +1,90 @@
+"""What an encoder finds for the test queries of a collection, and what a student finds and misses beside its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck.data.search import Found, PairTexts, SearchData
+from limbeck.evaluate.search import SearchCost, SearchScore, beside, embed, find, make_index, score, search_cost
+
+FIGURES = {"ndcg_10": "nDCG@10", "mrr_10": "RR@10", "recall_100": "R@100", "map": "AP"}
+"""What a run calls a figure, and what ir_measures does."""
+_DEPTH = 1000
+_LOOKED_AT = 10
+_TIMED = 20
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What an encoder found for the test queries: documents, figures by query, and what it costs."""
+
+    found: Found
+    score: SearchScore
+    cost: SearchCost
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Means over the queries, in [0, 1], by the names of ``FIGURES``, their number, and the bytes of the index."""
+        means = {name: self.score.means[measure] for name, measure in FIGURES.items()}
+        return {"queries": float(self.score.count), **means, "index_bytes": float(self.cost.index_bytes)}
+
+
+def searched(
+    network: nn.Module,
+    data: SearchData,
+    texts: PairTexts,
+    *,
+    similarity: str,
+    batch_size: int,
+    device: torch.device,
+) -> Searched:
+    """Search all documents for the test queries; MAP is of the first 1000 documents. Every process does all of it.
+
+    Raises:
+        DataError: embeddings that are not finite. MissingExtraError: ir_measures is not installed.
+    """
+    places = torch.tensor([data.queries.places[query] for query in data.part("test")])
+    queries = texts.queries.some(places)
+    documents = embed(network, texts.documents, batch_size=batch_size, device=device)
+    index = make_index(documents, similarity=similarity)
+    asked = embed(network, queries, batch_size=batch_size, device=device)
+    found = find(index, asked, places, min(_DEPTH, len(data.documents)))
+    cost = search_cost(
+        network, index, queries, texts.documents, texts=batch_size, repeats=_TIMED, batch_size=batch_size, device=device
+    )
+    return Searched(found, score(data, "test", found, list(FIGURES.values())), cost)
+
+
+def told_beside(data: SearchData, student: Searched, teacher: Searched | None) -> Mapping[str, Any]:
+    """Figures, costs, and for each query what was found among the first documents, for a file that people read.
+
+    Queries where the student misses most of what the teacher finds come first.
+    """
+    names = {"student": student, **({} if teacher is None else {"teacher": teacher})}
+    depth = min(_LOOKED_AT, len(data.documents))
+    # Without a teacher the student is beside itself, and nothing is alone.
+    compared = beside(data, "test", student.found, (teacher or student).found, depth=depth)
+    told: dict[str, Any] = {
+        "figures": {who: each.figures for who, each in names.items()},
+        "cost": {who: vars(each.cost) for who, each in names.items()},
+    }
+    if teacher is not None:
+        told |= {"depth": depth, "kept": compared.kept, "gained": compared.gained, "overlap": compared.overlap}
+    measure = FIGURES["ndcg_10"]
+    told["queries"] = [
+        {
+            "query": one.query,
+            "text": data.queries.texts[data.queries.places[one.query]],
+            "ndcg_10": {who: each.score.queries[measure][one.query] for who, each in names.items()},
+            "found": list(one.both),
+            **({} if teacher is None else {"student_alone": list(one.student), "teacher_alone": list(one.teacher)}),
+            "neither": list(one.neither),
+        }
+        for one in sorted(compared.queries, key=lambda one: (-len(one.teacher), one.query))
+    ]
+    return told

@@ -1,0 +1,191 @@
+"""Runs on search: the loop, checkpoints, comparison and report that images have, with queries and documents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("sentence_transformers", reason="encoders are opened by the package sentence-transformers")
+
+from search_training import QUICK, STUDENT, TEACHER, collection, distilled, encoder, weights
+
+import limbeck
+from limbeck.data.search import SearchData
+from limbeck.engine.callbacks import Callback
+from limbeck.errors import SettingError, WeightsError
+from limbeck.evaluate.search import embed, find, make_index, score
+from limbeck.modalities.search import reading_of
+from limbeck.models.encoders import open_encoder
+
+ALONE = {name: value for name, value in QUICK.items() if name != "allow_weak_teacher"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection as a folder of BEIR's, without judgements for training."""
+    path = tmp_path_factory.mktemp("data") / "tiny"
+    (path / "qrels").mkdir(parents=True)
+    data = collection()
+    for name, texts in (("corpus", data.documents), ("queries", data.queries)):
+        rows = [{"_id": i, "title": "", "text": text} for i, text in zip(texts.ids, texts.texts, strict=True)]
+        (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = "".join(f"q{i}\td{i}\t1\n" for i in range(len(data.queries)))
+    (path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return path
+
+
+@pytest.mark.parametrize("objective", ["ce + kd + margin_mse", "embed_distill", "icd_search"])
+def test_objectives_teach_encoders(objective: str) -> None:
+    done = distilled(objective, negatives=1, epochs=1)
+    test = done.result.test
+    assert test is not None
+    assert {"ndcg_10", "mrr_10", "recall_100", "map", "agreement", "kl"} <= set(test)
+    assert done.result.teacher_test is not None
+    assert all(0 <= done.result.teacher_test[name] <= 1 for name in ("ndcg_10", "mrr_10", "recall_100", "map"))
+
+
+def test_figures_are_those_of_a_search_by_hand() -> None:
+    data = collection()
+    done = distilled(data=data)
+    student = done.student
+    reading = reading_of(student, QUICK["max_length"])  # type: ignore[arg-type]
+    texts = reading.of(data)
+    places = torch.tensor([data.queries.places[query] for query in data.part("test")])
+    index = make_index(embed(student, texts.documents), similarity="cosine")
+    found = find(index, embed(student, texts.queries.some(places)), places, len(data.documents))
+    by_hand = score(data, "test", found, ["nDCG@10", "AP"]).means
+    assert done.result.test is not None
+    assert done.result.test["ndcg_10"] == pytest.approx(by_hand["nDCG@10"], abs=1e-6)
+    assert done.result.test["map"] == pytest.approx(by_hand["AP"], abs=1e-6)
+
+
+def test_a_student_learns_to_search() -> None:
+    untrained, trained = (
+        limbeck.train(encoder(STUDENT, 2), collection(), **ALONE | own)
+        for own in ({"epochs": 1, "lr": 1e-9}, {"epochs": 10, "lr": 0.01})
+    )
+    assert trained.result.objective == "contrastive()"
+    # Training pairs are searched, since forty documents teach nothing of other words.
+    data, found = collection(), []
+    for done in (untrained, trained):
+        texts = reading_of(done.student, QUICK["max_length"]).of(data)  # type: ignore[arg-type]
+        places = torch.tensor([data.queries.places[query] for query in data.part("train")])
+        index = make_index(embed(done.student, texts.documents), similarity="cosine")
+        result = find(index, embed(done.student, texts.queries.some(places)), places, len(data.documents))
+        found.append(score(data, "train", result, ["nDCG@10"]).means["nDCG@10"])
+    assert found[1] > found[0]
+
+
+class _Stop(Callback):
+    def on_log(self, loop: Any, metrics: dict[str, float]) -> None:
+        if loop.position.step >= 4:
+            loop.save()
+            raise KeyboardInterrupt
+
+
+def test_a_run_resumes_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    given = {"negatives": 2, "mining": "random", "runs_dir": tmp_path, "log_steps": 1, "batch_size": 6}
+    whole = distilled("embed_distill", name="whole", **given)
+    with pytest.raises(KeyboardInterrupt):
+        distilled("embed_distill", name="stopped", callbacks=[_Stop()], **given)
+    resumed = distilled("embed_distill", name="stopped", resume=True, **given)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+    assert resumed.result.test == whole.result.test
+
+
+def test_runs_by_name_keep_tokenizer_encoder_and_what_was_found(folder: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    quick = {**ALONE, "runs_dir": tmp_path}
+    data = f"search:{folder}"
+    limbeck.train(TEACHER, data, name="teacher", **quick)
+    teacher = str(tmp_path / "teacher")
+    done = limbeck.distill(
+        teacher, STUDENT, data, "embed_distill", name="student", negatives=1, allow_weak_teacher=True, **quick
+    )
+    home = tmp_path / "student"
+    told = json.loads((home / "search.json").read_text())
+    assert set(told["figures"]) == {"student", "teacher"}
+    assert len(told["queries"]) == 8
+    assert set(told["queries"][0]) >= {"text", "ndcg_10", "student_alone", "teacher_alone"}
+    assert done.result.test is not None
+    assert told["figures"]["student"]["ndcg_10"] == done.result.test["ndcg_10"]
+
+    text = collection().documents.texts[3]
+    loaded = SentenceTransformer(str(home / "encoder"), device="cpu", local_files_only=True)
+    ours = open_encoder(home / "encoder")
+    rows = reading_of(ours, 16).documents([text])
+    assert torch.allclose(torch.from_numpy(loaded.encode_document([text])), embed(done.student, rows), atol=1e-6)
+    assert "SentenceTransformer" in (home / "README.md").read_text()
+    # The run is a teacher itself, with the words that it learnt.
+    again = limbeck.distill(str(home), STUDENT, data, "listwise_kl", allow_weak_teacher=True, **quick)
+    assert again.result.teacher_test is not None
+    assert again.result.teacher_test["ndcg_10"] == pytest.approx(done.result.test["ndcg_10"], abs=1e-6)
+
+
+def test_layers_of_a_folder_are_kept_and_other_tokens_are_the_teachers_own(folder: Path, tmp_path: Path) -> None:
+    data = collection()
+    home = encoder(TEACHER, 1).save(tmp_path / "encoder")
+    half = SearchData("half", data.documents, data.queries, data.judgements)
+    other = encoder(TEACHER, 3, SearchData("half", type(data.documents)(("a",), ("w1 w2 w3",)), data.queries, {}))
+    done = limbeck.distill(other, f"hf:{home}(keep_layers=[1])", half, "contrastive + listwise_kl", **QUICK)
+    assert done.result.student_parameters < sum(p.numel() for p in encoder(TEACHER, 1).parameters())
+    kept = open_encoder(home).state_dict()
+    names = [name for name in done.student.state_dict() if "layer." in name]
+    assert names
+    assert all("layer.0." in name for name in names)
+    assert any(".layer.1." in name for name in kept)
+
+
+def test_students_are_compared_by_what_they_find(folder: Path, tmp_path: Path) -> None:
+    found = limbeck.compare(
+        encoder(TEACHER, 1),
+        STUDENT,
+        f"search:{folder}",
+        ["contrastive + listwise_kl"],
+        seeds=2,
+        name="compared",
+        runs_dir=tmp_path,
+        **{**QUICK, "epochs": 1},
+    )
+    rows = {row.label: row for row in found.rows}
+    assert {"student alone", "contrastive + listwise_kl"} <= set(rows)
+    assert all(row.ndcg is not None for row in rows.values())
+    row = rows["contrastive + listwise_kl"]
+    assert row.difference is not None
+    assert row.ndcg is not None
+    alone = rows["student alone"].ndcg
+    assert alone is not None
+    assert row.difference.mean == pytest.approx(row.ndcg.mean - alone.mean, abs=1e-9)
+    assert "nDCG@10" in (tmp_path / "compared" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"objective": "ce + fitnet"}, "the objective needs features"),
+        ({"accumulation": 2}, "would change what is learnt"),
+        ({"policy": "student"}, "in search none is"),
+        ({"label_noise": 0.5}, "label_noise is for other data"),
+        ({"student": "hf:FOLDER(kep_layers=[0])"}, "did you mean 'keep_layers'"),
+        ({"student": "hf:nowhere"}, "there is no folder"),
+        ({"student": torch.nn.Linear(2, 2)}, "is no encoder of texts"),
+        ({"batch_size": 100}, "more than the 24 examples"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_trained(settings: dict[str, Any], told: str) -> None:
+    given = {"objective": "contrastive", **settings}
+    with pytest.raises((SettingError, WeightsError), match=told):
+        distilled(**given)
+
+
+def test_similarities_of_teacher_and_student_must_be_one() -> None:
+    student = encoder(STUDENT, 2)
+    student.model.similarity_fn_name = "dot"
+    with pytest.raises(SettingError, match="scores documents by 'dot' and the teacher by 'cosine'"):
+        distilled(student=student)
