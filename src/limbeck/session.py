@@ -13,13 +13,10 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from limbeck.authoring import Author
-from limbeck.budget import ANSWERS, BudgetedTeaching, check_budget, check_views, without_samples
+from limbeck.budget import ANSWERS, BudgetedTeaching, check_views, without_samples
 from limbeck.companions import Companionship
 from limbeck.config import RunSettings
-from limbeck.data import ImageData
-from limbeck.data.search import SearchCorpus, SearchData, search_of, told
 from limbeck.data.seeds import mix
-from limbeck.data.text import TextData, TokenData, text_of
 from limbeck.engine.adversary import check_range
 from limbeck.engine.fastest import Layout, agreed, fastest_layout, forward_pass, together, training_step
 from limbeck.engine.learner import Learner
@@ -29,14 +26,14 @@ from limbeck.engine.runtime import make_accelerator
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import SettingError
 from limbeck.evaluate import Score
-from limbeck.feeds import Feeds, check_image_settings, image_feeds, loader_feeds, read_data
-from limbeck.job import Job, Loaders, Plan, plan_of
+from limbeck.job import Job, Plan, plan_of
 from limbeck.matching import Names, connect, constants
 from limbeck.modalities import Text
 from limbeck.modalities.base import Examined
 from limbeck.networks import Network, checkpoint_gradients, share_preprocess
 from limbeck.policies import Fixed, parse_policy
 from limbeck.random_state import RandomState
+from limbeck.run_data import data_of, feeds_of
 from limbeck.runs import RunFolder
 from limbeck.signals import Signals
 from limbeck.tasks.base import Seen, Task
@@ -86,15 +83,20 @@ class Session:
 
     def __init__(self, plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> None:
         job = next((plan.job for plan in plans if plan.job.teacher is not None), plans[0].job)
-        self._data = _ready_data([job, *(plan.job for plan in plans)], accelerator)
-        feeds = _told_feeds(self._data, job, accelerator, say)
+        self._data = data_of([job, *(plan.job for plan in plans)], accelerator)
+        feeds = feeds_of(self._data, job.settings, accelerator.device)
+        if (facts := feeds.modality.facts()) is not None:
+            say(f"data        {facts}")
         probe = next(iter(feeds.train.epoch(0))).to(accelerator.device)
         budgeted = job.distill.teacher_budget is not None
         if budgeted:
             check_views(probe)
             probe = without_samples(probe)
         self.around = Surroundings(accelerator, job.settings, job.distill, feeds, probe, say)
-        self.epochs = job.settings.epochs or _usual_epochs(feeds)
+        epochs = job.settings.epochs or feeds.modality.usual_epochs
+        if epochs is None:
+            raise SettingError("epochs is not given; a loader of your own has no usual number.")
+        self.epochs = epochs
         self._students: list[Network] = []
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
         kind = BudgetedTeaching if budgeted else Teaching
@@ -122,7 +124,7 @@ class Session:
         """Give the training data the order and views of these settings from now on."""
         around = self.around
         if settings.data_seed != around.settings.data_seed:
-            around.feeds, around.settings = _feeds_of(self._data, settings, around.device), settings
+            around.feeds, around.settings = feeds_of(self._data, settings, around.device), settings
 
     def keep_answers(self, runs: RunFolder | None, *, begun: bool) -> None:
         """A teacher with a budget keeps what it says in the run's folder; ``begun``: whether the run's training has begun.
@@ -355,78 +357,3 @@ class Session:
         if self.teaching is not None:
             self.teaching.forget_probe()
         give_back_memory()
-
-
-_Ready = ImageData | TokenData | SearchCorpus | Loaders
-
-
-def _feeds_of(data: _Ready, settings: RunSettings, device: torch.device) -> Feeds:
-    if isinstance(data, Loaders):
-        return loader_feeds(data.train, data.validation, data.test, settings, device)
-    if isinstance(data, TokenData):
-        from limbeck.text_feeds import text_feeds
-
-        return text_feeds(data, settings, device)
-    if isinstance(data, SearchCorpus):
-        from limbeck.search_feeds import search_feeds
-
-        return search_feeds(data, settings, device)
-    return image_feeds(data, settings, device)
-
-
-def _ready_data(jobs: Sequence[Job], accelerator: Accelerator) -> _Ready:
-    """The data of a session, read and, where it is text or a collection, as tokens."""
-    job = jobs[0]
-    data, budget = job.data, job.distill.teacher_budget
-    if isinstance(data, Loaders):
-        check_budget(job.distill, loader=True)
-        return data
-    if isinstance(data, TextData) or (data is None and text_of(job.settings.data) is not None):
-        return _ready_text(jobs, accelerator)
-    if isinstance(data, SearchData) or (data is None and search_of(job.settings.data) is not None):
-        return _ready_search(jobs)
-    check_budget(job.distill, loader=False)
-    check_image_settings(job.settings)
-    if isinstance(data, ImageData):
-        return data if budget is None else data.limited(budget)
-    settings = job.settings if budget is None else job.settings.model_copy(update={"train_limit": budget})
-    # The first process downloads what is missing; the others read it from the disk then.
-    with accelerator.main_process_first():
-        return read_data(settings)
-
-
-def _ready_text(jobs: Sequence[Job], accelerator: Accelerator) -> TokenData:
-    from limbeck.text_feeds import check_text_settings, read_text, tokens_of
-
-    job = jobs[0]
-    check_text_settings(job.settings)
-    with accelerator.main_process_first():
-        text = job.data if isinstance(job.data, TextData) else read_text(job.settings)
-    assert text is not None
-    return tokens_of(text, job.settings, [job.teacher, *(each.student for each in jobs)])
-
-
-def _ready_search(jobs: Sequence[Job]) -> SearchCorpus:
-    from limbeck.search_feeds import check_search_settings, read_search, search_corpus
-
-    job = jobs[0]
-    for each in jobs:
-        check_search_settings(each.settings, plan_of(each).needs)
-    found = (job.data, told(job.data)) if isinstance(job.data, SearchData) else read_search(job.settings)
-    assert found is not None
-    return search_corpus(*found, job.settings, job.teacher, [each.student for each in jobs])
-
-
-def _told_feeds(data: _Ready, job: Job, accelerator: Accelerator, say: Say) -> Feeds:
-    feeds = _feeds_of(data, job.settings, accelerator.device)
-    facts = feeds.modality.facts()
-    if facts is not None:
-        say(f"data        {facts}")
-    return feeds
-
-
-def _usual_epochs(feeds: Feeds) -> int:
-    epochs = feeds.modality.usual_epochs
-    if epochs is None:
-        raise SettingError("epochs is not given; a loader of your own has no usual number.")
-    return epochs
