@@ -458,7 +458,7 @@ class DemoSettings(Settings):
     )
     seeds: int = Field(default=3, ge=1, description="Seeds a method.")
     epochs: int | None = Field(
-        default=None, ge=1, description="Passes over the data; 30 for digits, 12 for text, 8 for search."
+        default=None, ge=1, description="Passes over the data; 30 for digits, 12 for text, 16 for search."
     )
     teacher: str | None = Field(default=None, description="Network that teaches; the demo's own when not given.")
     student: str | None = Field(default=None, description="Network that learns; the demo's own when not given.")
