@@ -282,7 +282,7 @@ class TrainSettings(RunSettings):
     )
     objective: str | None = Field(
         default=None,
-        description="Preset or expression that needs no teacher, such as dml or one; cross-entropy when not given.",
+        description="Preset or expression that needs no teacher, such as dml; else cross-entropy (search: contrastive).",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
 
