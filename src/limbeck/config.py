@@ -283,7 +283,7 @@ class TrainSettings(RunSettings):
     )
     objective: str | None = Field(
         default=None,
-        description="Preset or expression that needs no teacher, such as dml or one; cross-entropy when not given.",
+        description="Preset or expression that needs no teacher, such as dml; else cross-entropy (search: contrastive).",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
 
@@ -465,7 +465,7 @@ class DemoSettings(Settings):
     )
     seeds: int = Field(default=3, ge=1, description="Seeds a method.")
     epochs: int | None = Field(
-        default=None, ge=1, description="Passes over the data; 30 for digits, 8 for text and search."
+        default=None, ge=1, description="Passes over the data; 30 for digits, 8 for text, 16 for search."
     )
     teacher: str | None = Field(default=None, description="Network that teaches; the demo's own when not given.")
     student: str | None = Field(default=None, description="Network that learns; the demo's own when not given.")
