@@ -14,7 +14,8 @@ from limbeck.signals import Batch, Signals
 from limbeck.taps import Tapped, find_classifier
 
 N, CLASSES, STEPS = 16, 4, 12
-EXPRESSIONS = [f"{name}()" for name in objectives()] + ["icd+kd"]
+# Images have no documents.
+EXPRESSIONS = [f"{name}()" for name in objectives() if name not in ("documents", "embed_match")] + ["icd+kd"]
 
 
 def images() -> Tensor:

@@ -32,12 +32,12 @@ def expression(name: str) -> str:
 # They compare with a memory that fills as the run goes, and their loss is a cross-entropy over more and more rows: what
 # must fall there is the cross-entropy with the labels beside it.
 MEMORIES = {"crd", "rrd"}
-# Those for search read what images have not: documents, or scores in the place of classes.
-SEARCH = {"documents", "embed_match", "listwise_kl", "margin_mse"}
+# Those for search read what images have not: documents, or scores in the place of classes. okd adapts a language model.
+NOT_OF_IMAGES = {"documents", "embed_match", "listwise_kl", "margin_mse", "okd"}
 EXPRESSIONS = {
     name: expression(name)
     for name, cls in objectives().items()
-    if (cls.needs_teacher or "peers" in cls.needs) and name not in SEARCH
+    if (cls.needs_teacher or "peers" in cls.needs) and name not in NOT_OF_IMAGES
 }
 # Its own preset is without labels, and teaches the classifier nothing.
 EXPRESSIONS["infoflow"] = presets()["infoflow+ce"]
