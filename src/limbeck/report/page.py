@@ -11,6 +11,7 @@ from pathlib import Path
 
 from limbeck.errors import SettingError
 from limbeck.files import atomic_path
+from limbeck.report.answers import answers_section
 from limbeck.report.attention import attention_section
 from limbeck.report.evaluation import evaluation_sections
 from limbeck.report.evaluation.cost import ACCURACY_AGAINST_COST
@@ -81,6 +82,7 @@ def _sections(material: Material) -> list[Section]:
         leave_out = [ACCURACY_AGAINST_COST] if has_operations_of(evaluated.evaluation, material) else []
         place = number if len(material.evaluations) > 1 else None
         sections += _of_evaluation(evaluated, place, leave_out, material.numbers)
+    sections += answers_section(material)
     drawn = [*sections, *attention_section(material), *losses_section(material)]
     return [*drawn, *status_sections(material), *making_sections(material)]
 
