@@ -463,9 +463,9 @@ class DemoSettings(Settings):
         default="images",
         description="Handwritten digits, a small language model that adds two numbers, or an encoder that finds documents.",
     )
-    seeds: int = Field(default=3, ge=1, description="Seeds a method.")
+    seeds: int | None = Field(default=None, ge=1, description="Seeds a method; 3, and 1 for text.")
     epochs: int | None = Field(
-        default=None, ge=1, description="Passes over the data; 30 for digits, 8 for text, 16 for search."
+        default=None, ge=1, description="Passes over the data; 30 for digits, 5 for text, 16 for search."
     )
     teacher: str | None = Field(default=None, description="Network that teaches; the demo's own when not given.")
     student: str | None = Field(default=None, description="Network that learns; the demo's own when not given.")

@@ -66,7 +66,7 @@ _DEMOS = {
         title="limbeck demo: distilling a language model that adds",
         common={
             "data": "arithmetic(digits=2, operations='+', train=2000, val=100, test=300)",
-            "epochs": 8,
+            "epochs": 5,
             "optimizer": "adamw",
             "weight_decay": 0.1,
             "warmup_epochs": 1.0,
@@ -75,9 +75,11 @@ _DEMOS = {
             "answers": 300,
             "batch_size": 32,
         },
-        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 45, "lr": 0.002},
+        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 24, "lr": 0.002},
         of_students={
-            "student": "llama(layers=2, width=64, heads=4)",
+            "student": "llama(layers=2, width=96, heads=4)",
+            # Writing takes its time.
+            "seeds": 1,
             "lr": 0.004,
             "batch_size": 64,
             "objectives": [],
@@ -153,7 +155,10 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
         taught["model"] = settings.teacher
     taught["checkpoint_epochs"] = taught["epochs"]
     learning = {**common, **demo.of_students, **asked, "name": "students"}
-    learning |= {"teacher": f"{taught['model']}@{folder / 'teacher' / STUDENT}", "seeds": settings.seeds}
+    learning |= {
+        "teacher": f"{taught['model']}@{folder / 'teacher' / STUDENT}",
+        "seeds": settings.seeds or demo.of_students.get("seeds", 3),
+    }
     learning |= {"independent_order": True, "checkpoint_epochs": learning["epochs"]}
     contest = contest_of(CompareSettings.make(learning))
     threads = torch.get_num_threads()
