@@ -159,6 +159,12 @@ def test_a_prompt_that_with_its_answer_is_too_long_for_the_network() -> None:
         distilled(policy="student", max_new_tokens=40)
 
 
+def test_answers_that_will_find_no_room_are_refused_before_the_training() -> None:
+    with pytest.raises(DataError, match=r"student: its context is 32 tokens.*max_new_tokens=40"):
+        distilled(max_new_tokens=40, teacher=network(TEACHER.replace(")", ", context=64)"), 1))
+    assert distilled(max_new_tokens=40, answers=0).result.test
+
+
 def test_text_without_prompts_has_nothing_to_answer(tmp_path: Path) -> None:
     (tmp_path / "story.txt").write_text("12+7=19 " * 60)
     with pytest.raises(SettingError, match="answers prompts, and"):

@@ -228,7 +228,7 @@ def loader_feeds(
         train=batches,
         validation=_of_loader(validation, settings, device),
         test=_of_loader(test, settings, device),
-        check=_of_loader(validation, settings, device) or _Few(batches, _TEACHER_CHECK_IMAGES),
+        check=_of_loader(validation, settings, device) or Few(batches, _TEACHER_CHECK_IMAGES),
         modality=Images(None),
     )
 
@@ -241,8 +241,10 @@ def _of_loader(loader: DataLoader[Any] | None, settings: RunSettings, device: to
 
 
 @dataclass(frozen=True)
-class _Few:
-    batches: LoaderBatches
+class Few:
+    """The first batches of an epoch, about so many samples of them; can be walked again."""
+
+    batches: Batches
     samples: int
 
     def __call__(self) -> Iterator[Batch]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ from limbeck.data.search import (
 from limbeck.data.search.report import SearchReport
 from limbeck.distributed import rank, world_size
 from limbeck.errors import DataError, SettingError
-from limbeck.feeds import EvalBatches, Feeds
+from limbeck.feeds import EvalBatches, Feeds, Few
 from limbeck.modalities import Search
 from limbeck.modalities.search import has_tokenizer, opened, reading_of
 from limbeck.models.language import load_tokenizer
@@ -171,7 +170,7 @@ def search_feeds(corpus: SearchCorpus, settings: RunSettings, device: torch.devi
         train=train,
         validation=validation,
         test=_in_order(corpus, "test", settings, device),
-        check=validation or _Few(train),
+        check=validation or Few(train, _CHECKED),
         modality=Search(corpus, settings.max_length),
     )
 
@@ -211,11 +210,3 @@ class _Training:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         return map(_as_batch, self.pairs.epoch(number, start))
-
-
-@dataclass(frozen=True)
-class _Few:
-    batches: _Training
-
-    def __call__(self) -> Iterator[Batch]:
-        return islice(self.batches.epoch(0), max(1, _CHECKED // self.batches.batch_size))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,13 +16,12 @@ from limbeck.data.text.tokenizer import Tokenizer
 from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
 from limbeck.errors import LimbeckError, SettingError
-from limbeck.feeds import EvalBatches, Feeds
+from limbeck.feeds import EvalBatches, Feeds, Few
 from limbeck.modalities import Text
 from limbeck.models.language import load_tokenizer
 from limbeck.models.spec import parse_spec
 from limbeck.networks import read_card, resolve
 from limbeck.policies import parse_policy, parse_sampling
-from limbeck.signals import Batch
 
 _CHECKED = 64  # training texts on which a teacher is scored where there is no validation split
 _NOT_FOR_TEXT = (
@@ -141,10 +138,16 @@ def text_feeds(data: TokenData, settings: RunSettings, device: torch.device) -> 
         train=train,
         validation=validation,
         test=_in_order(data.test, settings, device),
-        check=validation or _Few(train if views is None else _training(data.train, settings, None)),
-        modality=Text(data, settings.max_new_tokens, "" if views is None else settings.augment),
+        check=validation or Few(train if views is None else _training(data.train, settings, None), _CHECKED),
+        modality=Text(data, _longest_answer(settings), "" if views is None else settings.augment),
         classes=data.text.classes or None,
     )
+
+
+def _longest_answer(settings: RunSettings) -> int:
+    """Tokens of the longest answer that is written in a run; 0 where none is."""
+    writes = settings.answers or getattr(settings, "policy", "fixed") != "fixed"
+    return settings.max_new_tokens if writes else 0
 
 
 def _training(split: TokenSplit, settings: RunSettings, views: TextViews | None) -> TokenBatches:
@@ -166,11 +169,3 @@ def _in_order(split: TokenSplit | None, settings: RunSettings, device: torch.dev
     size = min(settings.batch_size, len(split))
     batches = EvalTokenBatches(split, size, device=device, rank=rank(), world_size=world_size())
     return lambda: batches
-
-
-@dataclass(frozen=True)
-class _Few:
-    batches: TokenBatches
-
-    def __call__(self) -> Iterator[Batch]:
-        return islice(self.batches.epoch(0), max(1, _CHECKED // self.batches.batch_size))

@@ -13,10 +13,10 @@ from limbeck.answering import answers_of, figures_of, side_by_side
 from limbeck.authoring import Author, author_of
 from limbeck.config import DistillSettings, RunSettings
 from limbeck.data.text import TokenData
-from limbeck.errors import LimbeckError, SettingError, WeightsError
+from limbeck.errors import DataError, LimbeckError, SettingError, WeightsError
 from limbeck.evaluate import Score
 from limbeck.modalities.base import Examined
-from limbeck.models.language import create_language_model, vocabulary_of
+from limbeck.models.language import context_of, create_language_model, vocabulary_of
 from limbeck.networks import CARD, Network, resolve
 from limbeck.policies import Policy, parse_sampling
 from limbeck.runs import TEST_ANSWERS, RunFolder
@@ -32,7 +32,8 @@ _LARGEST = 700.0  # nats of which a float holds the exponential
 class Text:
     """See :class:`~limbeck.modalities.Modality`.
 
-    max_new_tokens: what is written after the longest prompt. views: how training texts are seen, where not once as they are.
+    max_new_tokens: what is written after the longest prompt; 0 where nothing is. views: how training texts are seen, where
+    not once as they are.
     """
 
     data: TokenData
@@ -85,6 +86,7 @@ class Text:
         if isinstance(network, str):
             name, network = self._create(network, who)
         _check_vocabulary(network, self.data, who)
+        self._check_context(network, who)
         network.to(device)
         inputs = probe.inputs[:2]
         if embedding and not classifier:
@@ -105,6 +107,19 @@ class Text:
                 f"{who}: {name} cannot take tokens of shape {tuple(inputs.shape)} ({reason})."
             ) from error
         return Network(name, tapped, nn.Identity())
+
+    def _check_context(self, network: nn.Module, who: str) -> None:
+        """Answers are written when the training is over, too, which is late to learn that there is no room for them."""
+        context = context_of(network)
+        if context is None or not self._causal or self.data.text.kind == "text" or not self.max_new_tokens:
+            return
+        splits = [split for split in (self.data.train, self.data.test) if split is not None]
+        longest = max(int(split.prompts.max()) for split in splits)
+        if longest + self.max_new_tokens > context:
+            raise DataError(
+                f"{who}: its context is {context} tokens; the longest prompt, {longest}, and max_new_tokens="
+                f"{self.max_new_tokens} need {longest + self.max_new_tokens}. Shorten the prompts or ask for fewer new tokens."
+            )
 
     def _create(self, model: str, who: str) -> tuple[str, nn.Module]:
         data = self.data
