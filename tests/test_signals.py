@@ -42,6 +42,7 @@ def full_batch() -> Batch:
         attacked=torch.arange(n) - 1,
         other_labels=torch.tensor([1, 2, 3, 4]),
         share=torch.full((4,), 0.5),
+        excluded=torch.zeros(4, 3, dtype=torch.bool),
     )
 
 

@@ -192,7 +192,7 @@ def _in_order(corpus: SearchCorpus, part: str, settings: RunSettings, device: to
 
 
 def _as_batch(pairs: PairBatch) -> Batch:
-    return Batch(inputs=pairs, labels=pairs.labels)
+    return Batch(inputs=pairs, labels=pairs.labels, excluded=pairs.excluded)
 
 
 @dataclass(frozen=True)

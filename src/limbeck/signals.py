@@ -184,6 +184,8 @@ class Batch:
         one, and (B,) float32 the part that the sample itself has, 1 in a view that does not mix; None elsewhere.
     attacked: (B,) int64 place of each sample's attacked image among those that go through the networks after the batch's own,
         -1 where it has none; None where nothing was attacked.
+    excluded: (B, C) bool, the classes that are no answer to a sample, whose logits are -inf, as of documents in search; None
+        for none.
     """
 
     inputs: Any
@@ -196,6 +198,7 @@ class Batch:
     attacked: Tensor | None = None
     other_labels: Tensor | None = None
     share: Tensor | None = None
+    excluded: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -228,7 +231,13 @@ class Batch:
         return self.map(lambda value: value.unflatten(0, (self.copies, -1))[:, chosen].flatten(0, 1))
 
 
-_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked", "other_labels", "share")
+_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked", "other_labels", "share", "excluded")
+
+
+def not_finite(values: Tensor, excluded: Tensor | None = None) -> Tensor:
+    """Where values are NaN or infinite; not where they are -inf because they are ``excluded`` (see ``Batch``)."""
+    bad = ~values.isfinite()
+    return bad if excluded is None else bad & ~(excluded & values.isneginf())
 
 
 def tensors_in(inputs: Any) -> list[Tensor]:

@@ -27,7 +27,7 @@ from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import Failure, NonFiniteError, RunFolderError, SettingError, SignalError
 from limbeck.evaluate.accuracy import Score, scores
 from limbeck.machine import now
-from limbeck.signals import Batch, Batches, Signals
+from limbeck.signals import Batch, Batches, Signals, not_finite
 from limbeck.taps import evaluating
 from limbeck.tasks.base import Seen, Task
 from limbeck.tasks.vision import VisionTask
@@ -261,8 +261,8 @@ class Loop:
         if self.batch is None:
             return ""
         teacher = self._ask_teacher(Seen(self.batch))
-        # -inf is the score of a pair that search leaves out.
-        bad = [name for name, value in teacher.tensors().items() if bool((value.isnan() | value.isposinf()).any())]
+        excluded = {"logits": self.batch.excluded}
+        bad = [name for name, value in teacher.tensors().items() if bool(not_finite(value, excluded.get(name)).any())]
         return f" The teacher's {' and '.join(bad)} are not finite for the last batch." if bad else ""
 
     # -- between steps -------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Meter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.names, self.steps = list(state["names"]), state["steps"]
-        if "answers" not in state:  # written by limbeck 0.1, which counted in two numbers
+        if "answers" not in state:  # of a run that began before tokens were counted too
             state = {
                 **state,
                 "answers": torch.stack([state["correct"].float().cpu(), torch.tensor(float(state["seen"]))]),

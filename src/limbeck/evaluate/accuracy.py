@@ -13,7 +13,7 @@ from limbeck import losses
 from limbeck.distributed import world_size
 from limbeck.errors import NonFiniteError
 from limbeck.evaluate.kinds import Count, Number, Share
-from limbeck.signals import IGNORED, Batch
+from limbeck.signals import IGNORED, Batch, not_finite
 
 Predict = Callable[[Batch], Tensor]
 
@@ -67,7 +67,7 @@ def scores(
     for batch in batches:
         told = None if teacher is None else teacher(batch)
         for number, predict in enumerate(predicts):
-            row = _sums_of(predict(batch), batch.labels, told)
+            row = _sums_of(predict(batch), batch.labels, told, batch.excluded)
             sums[number] = row + sums[number].to(row)
     return [_score(each, teacher is not None) for each in sums]
 
@@ -88,10 +88,10 @@ def score_of(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> S
     return found
 
 
-def _sums_of(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+def _sums_of(logits: Tensor, labels: Tensor, teacher: Tensor | None, excluded: Tensor | None) -> Tensor:
     """The sums of a batch; of token models over the positions that have a label, a part at a time."""
     if logits.ndim == 2:
-        return _sums(logits.float(), labels, None if teacher is None else teacher.float())
+        return _sums(logits.float(), labels, None if teacher is None else teacher.float(), excluded)
     places = (labels.to(logits.device).flatten() != IGNORED).nonzero().flatten()
     flat = [None if each is None else each.flatten(0, 1) for each in (logits, teacher)]
     labels = labels.to(logits.device).flatten()
@@ -118,7 +118,7 @@ def _score_of_sums(sums: Tensor, with_teacher: bool) -> Score | NonFiniteError:
     return Score(int(count), top1 / count, top5 / count, nll / count, *beside)
 
 
-def _sums(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+def _sums(logits: Tensor, labels: Tensor, teacher: Tensor | None, excluded: Tensor | None = None) -> Tensor:
     top = logits.topk(min(5, logits.shape[1]), dim=1).indices
     right = top == labels[:, None]
     zero = logits.new_zeros(())
@@ -129,7 +129,7 @@ def _sums(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
         losses.cross_entropy(logits, labels).sum(),
         zero if teacher is None else (teacher.argmax(dim=1) == top[:, 0]).sum(),
         zero if teacher is None else losses.kl_divergence(logits, teacher).sum(),
-        (logits.isnan() | logits.isposinf()).any(dim=1).sum(),  # -inf: a pair that search leaves out
+        not_finite(logits, excluded).any(dim=1).sum(),
     ]
     # float32 where the device has no float64 (mps); sums of counts stay exact below 16 million.
     kind = torch.float32 if logits.device.type == "mps" else torch.float64
