@@ -17,6 +17,7 @@ from limbeck.engine.memory import Footprint, free_memory, groups_that_fit
 from limbeck.errors import Failure, RunFolderError
 from limbeck.job import Distilled, Job, Plan, plan_of
 from limbeck.matching import Names
+from limbeck.report.identity import variants
 from limbeck.report.read import read_run
 from limbeck.report.rows import MethodRow, summarise
 from limbeck.runs import EVALUATION, FAILURE, Result, RunFolder, run_name
@@ -246,10 +247,9 @@ class _Comparison:
     # -- the result ----------------------------------------------------------------------------------------------------
 
     def _tell(self, page: bool) -> Sequence[MethodRow]:
-        entry = {f"{e.name}-seed{seed}": e for e in self.entries for seed in self._seeds}
-        rows: Sequence[MethodRow] = summarise(
-            list(self.results.values()), [entry[name].variant for name in self.results]
-        )
+        results = list(self.results.values())
+        settings = [self.jobs[name].settings.model_dump(mode="json") for name in self.results]
+        rows: Sequence[MethodRow] = summarise(results, variants(results, settings))
         if self._path is None or not self.session.around.accelerator.is_main_process:
             return rows
         from limbeck.report.formats import write_tables

@@ -58,11 +58,6 @@ class Entry:
     objective: str | Objective
     own: dict[str, Any]
 
-    @property
-    def variant(self) -> str:
-        """Its own settings in words."""
-        return ", ".join(f"{name}={value}" for name, value in self.own.items())
-
 
 def contest_of(settings: CompareSettings) -> Contest:
     """The contest that settings from a recipe or the command line describe.

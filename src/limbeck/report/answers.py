@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from limbeck.report.evaluation._tables import Cell, Column, note, table
 from limbeck.report.material import Material
 from limbeck.report.read import Run
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, note, table
 from limbeck.runs import TEST_ANSWERS
 
 _SHOWN, _CHARACTERS = 8, 400

@@ -110,7 +110,7 @@ def _evaluations(paths: Iterable[Path]) -> tuple[list[Evaluated], list[tuple[Pat
 
 def _by_method(runs: list[Run]) -> dict[MethodKey, list[Run]]:
     members: dict[MethodKey, list[Run]] = {}
-    for run, text in zip(runs, variants(runs), strict=True):
+    for run, text in zip(runs, variants([_result(run) for run in runs], [run.settings for run in runs]), strict=True):
         members.setdefault(method_key(_result(run), text), []).append(run)
     return members
 

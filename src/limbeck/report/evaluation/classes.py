@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import sheet
-from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import Cast, cast, in_order, percent, points
 from limbeck.report.figures import SIZE
 from limbeck.report.plates import Draw, Palette, Plate, clipped, quiet
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, figure, note, table
 
 _MOST = 10
 _MOST_ROWS = 100

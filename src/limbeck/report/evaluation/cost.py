@@ -11,10 +11,10 @@ from matplotlib.ticker import EngFormatter
 from limbeck.evaluate.cost import Cost, Costs, Latency, Ratios
 from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import Dots, dot_figure, over_decades, sheet
-from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import cast, in_order, percent, teachers
 from limbeck.report.plates import Draw, Palette, Plate, clipped, marker, quiet
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, figure, note, table
 
 ACCURACY_AGAINST_COST = "cost-accuracy"
 """The plate that a comparison's own may stand for."""

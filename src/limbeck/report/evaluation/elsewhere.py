@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from limbeck.evaluate.database import Metric
 from limbeck.evaluate.record import Evaluation
 from limbeck.evaluate.transfer import Transfer
-from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import in_order, percent, teachers
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, figure, note, table
 
 _NETWORK = Column("network", "Its short name", number=False)
 _METRICS: Mapping[Metric, str] = {"cosine": "cosine", "l2": "distance"}

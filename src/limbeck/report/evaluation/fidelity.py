@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from limbeck.evaluate.fidelity import Fidelity
 from limbeck.evaluate.record import Evaluation
 from limbeck.evaluate.similarity import Consistency
-from limbeck.report.evaluation._tables import Cell, Column, figure, note, table
 from limbeck.report.evaluation._words import in_order, percent, three
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, figure, note, table
 
 _COLUMNS = (
     Column("student", "Its short name", number=False),

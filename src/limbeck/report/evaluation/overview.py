@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 
 from limbeck.evaluate.record import Entry, Evaluation
-from limbeck.report.evaluation._tables import Cell, Column, figure, table
 from limbeck.report.evaluation._words import in_order, percent, teachers, three
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, figure, table
 
 _COLUMNS = (
     Column("network", "Its short name", number=False),

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from limbeck.evaluate.calibration import Calibration, Scaled
 from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._draw import Line, sheet, trace
-from limbeck.report.evaluation._tables import Cell, Column, figure, table
 from limbeck.report.evaluation._words import cast, in_order, percent, teachers, three
 from limbeck.report.plates import Draw, Palette, Plate, quiet
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, figure, table
 
 _SIZE = (4.4, 4.2)
 _COLUMNS = (

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from limbeck.evaluate.record import Evaluation
 from limbeck.evaluate.robustness import Attacked, Corrupted, Robustness
 from limbeck.report.evaluation._draw import Dots, Line, dot_figure, line_figure
-from limbeck.report.evaluation._tables import Cell, Column, figure, table
 from limbeck.report.evaluation._words import Cast, cast, in_order, percent, teachers
 from limbeck.report.plates import Plate
 from limbeck.report.sections import Section
+from limbeck.report.sortable import Cell, Column, figure, table
 
 _OURS, _CIFAR_C = "limbeck's own corruptions", "CIFAR-C"
 _NAMES = {"fgsm": "FGSM", "pgd": "PGD"}
