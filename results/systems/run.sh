@@ -8,7 +8,7 @@ set -euo pipefail
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 LIMBECK=${LIMBECK:-limbeck}
 teacher="resnet20@$TEACHER"
-common=(--data cifar100 --data-dir "$DATA" --val-fraction 0.04 --student resnet8 --schedule cosine --nesterov --select last
+common=(--data cifar100 --data-dir "$DATA" --val-fraction 0.04 --student resnet8 --batch-size 32 --schedule cosine --nesterov --select last
   --checkpoint-epochs 1 --validate-epochs 2)
 usual=(--train-limit 10000 --epochs 4)
 
@@ -33,36 +33,59 @@ r2kd() {
 }
 
 ckd() { # as many steps as the others have
-  compare ckd-budget --epochs 16 --teacher "$teacher" --teacher-budget 2500 --objectives "kd, rkd, dist, ckd, ckd(bias_weight=0.1), ckd(n=3)"
+  compare ckd-budget --epochs 16 --teacher "$teacher" --teacher-budget 2500 --objectives "kd, rkd, ckd, ckd(bias_weight=0.1), ckd(n=3)"
 }
 
 ces() {
   if [ ! -f runs/ces-assistant/result.json ]; then
-    $LIMBECK distill "${common[@]/resnet8/resnet14}" "${usual[@]}" --teacher "$teacher" --objective kd --name ces-assistant \
+    $LIMBECK distill "${common[@]/resnet8/resnet14}" --train-limit 10000 --epochs 8 --teacher "$teacher" --objective kd --name ces-assistant \
       $([ -d runs/ces-assistant ] && echo --resume) ${EXTRA:-}
   fi
   local experts="runs/ces-assistant, $teacher"
   compare ces-routed "${usual[@]}" --teacher "routed($experts)" --objectives kd
   compare ces-random "${usual[@]}" --teacher "routed($experts, order='random')" --objectives kd
   compare ces-reversed "${usual[@]}" --teacher "routed($experts, order='reversed')" --objectives kd
-  compare ces-mean "${usual[@]}" --teacher "mean($experts)" --objectives kd
   compare ces-chain "${usual[@]}" --teacher runs/ces-assistant --objectives kd
 }
 
 rtk() {
-  compare rtk "${usual[@]}" --teacher "$teacher" --objectives "afd, ce + 200*afd(attention='uniform'), ce + 200*afd(attention='diagonal'), \
-rtk, ce + 200*rtk(attention='uniform'), ce + 200*rtk(attention='diagonal')"
+  compare rtk "${usual[@]}" --teacher "$teacher" --objectives "afd, rtk, ce + 200*rtk(attention='uniform'), ce + 200*rtk(attention='diagonal')"
 }
 
 nine() { # kd stands in base
-  compare nine "${usual[@]}" --teacher "$teacher" --objectives "ce(label_smoothing=0.1), at, sp, rkd, fitnet, fsp, bss, dml, one"
+  compare nine "${usual[@]}" --teacher "$teacher" --objectives "ce(label_smoothing=0.1), at, sp, rkd, fitnet, ce + 50*fsp(init_epochs=2), bss, dml, one"
 }
 
-infoflow() {
-  compare infoflow "${usual[@]}" --teacher "$teacher" --objectives "infoflow+ce, ce + infoflow(layers='last'), ce + infoflow(), \
-ce + infoflow(layers='last') + after(2)*infoflow(layers='intermediate')"
+infoflow() { # without labels, judged by retrieval; the weights of the layers between have the same mean in three of these
+  local images=(--data cifar100 --data-dir "$DATA" --val-fraction 0.04 --train-limit 10000 --batch-size 128 --optimizer adamw --lr 0.001
+    --schedule cosine --select last --epochs 12 --checkpoint-epochs 1 --validate-epochs 12)
+  local wide='convnet(widths=[16, 32, 64])' kinds="infoflow, infoflow(layers='last'), infoflow(layers='last') + 27*infoflow(layers='intermediate'), \
+infoflow(layers='last') + 55*after(6)*infoflow(layers='intermediate')"
+  if [ ! -f runs/flow-labels/result.json ]; then
+    $LIMBECK train "${images[@]}" --model "$wide" --name flow-labels $([ -d runs/flow-labels ] && echo --resume) ${EXTRA:-}
+  fi
+  if [ ! -f runs/flow-auxiliary/result.json ]; then
+    $LIMBECK distill "${images[@]}" --teacher "$teacher" --student "$wide@runs/flow-labels/student.safetensors" \
+      --objective infoflow_assistant --name flow-auxiliary $([ -d runs/flow-auxiliary ] && echo --resume) ${EXTRA:-}
+  fi
+  flow flow-auxiliary runs/flow-auxiliary "$kinds"
+  flow flow-direct "$teacher" "infoflow, infoflow(layers='last'), kd(temperature=2), ce"
 }
 
-for system in "${@:-base ces r2kd ckd infoflow rtk nine}"; do
+flow() { # NAME teacher objectives
+  if [ ! -f "runs/$1-students/table.json" ]; then
+    $LIMBECK compare "${images[@]}" --teacher "$2" --student 'convnet(widths=[8, 16, 32])' --objectives "$3" --seeds "${SEEDS:-3}" --no-baselines \
+      --name "$1-students" $([ -d "runs/$1-students" ] && echo --resume) ${EXTRA:-}
+  fi
+  [ -f "runs/$1-students/evaluation.json" ] ||
+    $LIMBECK evaluate "runs/$1-students" --parts database --output "runs/$1-students/evaluation.json"
+}
+
+robustness() { # of students that r2kd and base have left
+  [ -f runs/robustness.json ] ||
+    $LIMBECK evaluate runs/base runs/r2kd-single runs/r2kd-pruned --parts robustness --test-limit 1000 --output runs/robustness.json
+}
+
+for system in "${@:-ces r2kd base robustness ckd infoflow rtk nine}"; do
   for each in $system; do "$each"; done
 done
