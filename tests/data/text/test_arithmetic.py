@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from limbeck.data.text import ALPHABET, arithmetic, load_text
 from limbeck.data.text.arithmetic import _problem
@@ -59,3 +62,23 @@ def test_what_cannot_be_drawn_is_told(text: str, told: str) -> None:
 def test_it_takes_no_columns() -> None:
     with pytest.raises(SettingError, match="neither columns nor kind"):
         load_text("arithmetic", columns={"text": "a"})
+
+
+@given(digits=st.integers(1, 4), seed=st.integers(0, 5))
+def test_backwards_sums_begin_with_their_ones(digits: int, seed: int) -> None:
+    forwards = arithmetic(digits=digits, operations="+", train=10, val=2, test=3, seed=seed)
+    data = arithmetic(digits=digits, operations="+", train=10, val=2, test=3, seed=seed, backwards=True)
+    for plain, example in zip(forwards.train, data.train, strict=True):
+        one, other = example.prompt.removesuffix("=").split("+")
+        assert len(one) == len(other) == digits
+        assert len(example.completion) == digits + 1
+        assert int(one) + int(other) == int(example.completion[::-1]) == int(plain.completion)
+        assert [int(number) for number in plain.prompt.removesuffix("=").split("+")] == [int(one), int(other)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"backwards": 1}, "True or False"), ({"backwards": True}, r"operations='\+'")]
+)
+def test_what_cannot_be_backwards(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        arithmetic(**settings)
