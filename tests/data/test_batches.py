@@ -133,14 +133,20 @@ def test_workers_make_the_same_pixels(files: ImageSplit) -> None:
     assert same(list(alone.epoch(0)), list(helped.epoch(0)))
 
 
-def test_workers_leave_an_interrupt_to_the_run(files: ImageSplit) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_a_signal_to_the_run(files: ImageSplit, number: signal.Signals) -> None:
     batches = FileBatches(files, (16, 12), 4, seed=1, workers=1)
     epoch = batches.epoch(0)
     next(epoch)
     for worker in batches._loader._iterator._workers:  # type: ignore[union-attr]
-        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, number)
     assert len(list(epoch)) == 1
     assert len(list(batches.epoch(1))) == 2
+    for worker in batches._loader._iterator._workers:  # type: ignore[union-attr]
+        os.kill(worker.pid, signal.SIGTERM)
+        if number == signal.SIGTERM:  # the second
+            worker.join(10)
+            assert not worker.is_alive()
 
 
 def test_the_centre_alone_can_still_be_mirrored(files: ImageSplit) -> None:

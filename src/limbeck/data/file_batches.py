@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -119,9 +120,15 @@ def _paths(split: ImageSplit) -> list[str]:
     return split.images
 
 
-def _ignore_interrupt(worker: int) -> None:
-    # A terminal sends Ctrl-C to every process of the run; the run itself decides when its workers end.
+def _outlive_signals(worker: int) -> None:
+    # A terminal sends Ctrl-C, and a job scheduler SIGTERM, to every process of the run; the run itself decides when its
+    # workers end. A second SIGTERM is its own, to one that does not leave.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _outlive_one)
+
+
+def _outlive_one(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
 
 
 def _file_loader(files: _Files, batches: Iterable[Any], workers: int, device: torch.device) -> DataLoader[Any]:
@@ -130,7 +137,7 @@ def _file_loader(files: _Files, batches: Iterable[Any], workers: int, device: to
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_outlive_signals,
         pin_memory=device.type == "cuda",
         generator=stream(0),  # without one, DataLoader draws its workers' seeds from torch's global generator
     )
