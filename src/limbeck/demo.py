@@ -65,23 +65,23 @@ _DEMOS = {
     "text": _Demo(
         title="limbeck demo: distilling a language model that adds",
         common={
-            "data": "arithmetic(digits=2, operations='+', train=2000, val=100, test=300)",
-            "epochs": 5,
+            "data": "arithmetic(digits=2, operations='+', train=2000, val=100, test=300, backwards=True)",
             "optimizer": "adamw",
             "weight_decay": 0.1,
+            "clip_norm": 1.0,
             "warmup_epochs": 1.0,
             "max_length": 12,
             "max_new_tokens": 6,
             "answers": 300,
             "batch_size": 32,
         },
-        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 24, "lr": 0.002},
+        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 13, "lr": 0.001},
         of_students={
-            "student": "llama(layers=2, width=96, heads=4)",
+            "student": "llama(layers=2, width=64, heads=4)",
             # Writing takes its time.
             "seeds": 1,
-            "lr": 0.004,
-            "batch_size": 64,
+            "epochs": 8,
+            "lr": 0.002,
             "objectives": [],
             "baselines": False,
             "members": [
