@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,9 @@ def write_text_onnx(subject: TextNetwork, path: Path) -> int:
     dimensions = {0: torch.export.Dim(_ROWS), 1: torch.export.Dim(_LENGTH, max=max(length, subject.max_length))}
     servable = _Servable(subject).eval()
     try:
-        with torch.no_grad(), _plain_attention(servable):
+        with torch.no_grad(), _plain_attention(servable), warnings.catch_warnings():
+            # All inputs share their dimensions, whose names are given with each of them all the same.
+            warnings.filterwarnings("ignore", "# The axis name: .* will not be used", UserWarning)
             program = torch.export.export(servable, example, dynamic_shapes=(dimensions,) * len(names))
             converted = torch.onnx.export(
                 program,
