@@ -188,3 +188,29 @@ def test_similarities_of_teacher_and_student_must_be_one() -> None:
     student.model.similarity_fn_name = "dot"
     with pytest.raises(SettingError, match="scores documents by 'dot' and the teacher by 'cosine'"):
         distilled(student=student)
+
+
+def test_the_best_epoch_is_that_of_the_best_search(tmp_path: Path) -> None:
+    done = distilled(validate_by="ndcg", epochs=3, name="judged", runs_dir=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "judged" / "metrics.jsonl").read_text().splitlines()]
+    found = [line["ndcg_10"] for line in lines if line["split"] == "validation"]
+    assert done.result.judged == {"ndcg_10": max(found)}
+    assert done.result.best_epoch == 1 + found.index(max(found))
+    data = collection()
+    reading = reading_of(done.student, QUICK["max_length"])  # type: ignore[arg-type]
+    texts = reading.of(data)
+    places = torch.tensor([data.queries.places[query] for query in data.part("val")])
+    index = make_index(embed(done.student, texts.documents), similarity="cosine")
+    searched = find(index, embed(done.student, texts.queries.some(places)), places, len(data.documents))
+    assert score(data, "val", searched, ["nDCG@10"]).means["nDCG@10"] == pytest.approx(max(found))
+
+
+def test_only_a_collection_with_validation_is_judged_by_a_search() -> None:
+    with pytest.raises(SettingError, match="validate_by=ndcg is for collections that are searched, not for images"):
+        limbeck.train("convnet_tiny", "digits", validate_by="ndcg")
+    data = collection()
+    data = SearchData(
+        data.name, data.documents, data.queries, {part: data.judgements[part] for part in ("train", "test")}
+    )
+    with pytest.raises(SettingError, match="validate_by: tiny has no queries for validation"):
+        distilled(data=data, validate_by="ndcg", val_fraction=0.0)

@@ -1,18 +1,18 @@
-"""What a language model answers to prompts of the test split: figures of the answers, and the texts beside each other."""
+"""What a language model answers to prompts of a split: figures of the answers, and the texts beside each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from limbeck.authoring import prompts_of
 from limbeck.config import RunSettings
-from limbeck.data.text import EvalTokenBatches, TokenData
+from limbeck.data.text import EvalTokenBatches, TokenData, TokenSplit
 from limbeck.data.text.chat import as_chat
 from limbeck.data.text.examples import Example
 from limbeck.distributed import rank, world_size
@@ -20,10 +20,12 @@ from limbeck.engine.checkpoint import every_process
 from limbeck.evaluate.text import exact_match, rouge_l
 from limbeck.policies import Draw, Sampling, Writer, generate
 
+Part = Literal["train", "val", "test"]
+
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt of the test split, the answer that was wanted, and the one that was given. index: of the example.
+    """A prompt of a split, the answer that was wanted, and the one that was given. index: of the example.
 
     cut_off: whether the answer reached the most tokens without an end.
     """
@@ -35,25 +37,28 @@ class Answer:
     cut_off: bool
 
 
-def answers_of(network: nn.Module, data: TokenData, settings: RunSettings, device: torch.device) -> list[Answer]:
-    """The greedy answers of a causal model to the first ``settings.answers`` prompts of the test split, in order.
+def answers_of(
+    network: nn.Module, data: TokenData, settings: RunSettings, device: torch.device, part: Part = "test"
+) -> list[Answer]:
+    """The greedy answers of a causal model to the first ``settings.answers`` prompts of a split, in order.
 
-    None at all where the data has no test split or no prompts. Each process answers its part, and all of them get all answers.
+    None at all where the data has no such split or no prompts. Each process answers its part, and all of them get all answers.
 
     Raises:
         DataError: a prompt that with its answer is longer than the model's context.
         NonFiniteError: logits that are NaN or infinite.
     """
-    if data.test is None or not settings.answers or data.text.kind not in ("prompt", "chat"):
+    rows: TokenSplit | None = getattr(data, part)
+    if rows is None or not settings.answers or data.text.kind not in ("prompt", "chat"):
         return []
-    examples = {example.index: example for example in data.text.split("test")}
+    examples = {example.index: example for example in data.text.split(part)}
     size = min(settings.batch_size, settings.answers)
-    batches = EvalTokenBatches(data.test, size, by_length=False, device=device, rank=rank(), world_size=world_size())
+    batches = EvalTokenBatches(rows, size, by_length=False, device=device, rank=rank(), world_size=world_size())
     share = -(-settings.answers // world_size())
     writer = Writer(network, Sampling(temperature=0), data.vocabulary)
     found: list[Answer] = []
     for batch in islice(batches, -(-share // size)):
-        prompts = prompts_of(batch[: share - len(found)], data.test.special, settings.max_new_tokens, completions=False)
+        prompts = prompts_of(batch[: share - len(found)], rows.special, settings.max_new_tokens, completions=False)
         response = generate(writer, prompts, Draw(settings.seed))
         for index, tokens, mask in zip(prompts.names.tolist(), response.tokens, response.mask, strict=True):
             found.append(_answer(examples[index], tokens[mask].tolist(), data))
@@ -62,14 +67,13 @@ def answers_of(network: nn.Module, data: TokenData, settings: RunSettings, devic
 
 
 def _answer(example: Example, tokens: list[int], data: TokenData) -> Answer:
-    assert data.test is not None
     given = data.tokenizer.decode(tokens, skip_special_tokens=True)
     if data.text.kind == "chat":
         *before, last = as_chat(example)[1]
         prompt, wanted = "\n".join(f"{turn.role}: {turn.content}" for turn in before), last.content
     else:
         prompt, wanted = example.prompt, example.completion
-    return Answer(example.index, prompt, wanted, given, not tokens or tokens[-1] != data.test.special.end)
+    return Answer(example.index, prompt, wanted, given, not tokens or tokens[-1] != data.train.special.end)
 
 
 def figures_of(answers: Sequence[Answer], settings: RunSettings) -> dict[str, float]:

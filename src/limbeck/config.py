@@ -124,7 +124,7 @@ class DataSettings(Settings):
     workers: int = Field(default=2, ge=0, description="Processes that decode images which are not held in memory.")
 
 
-class TextSettings(Settings):
+class TokenSettings(Settings):
     """How text becomes tokens, and what is written and looked at."""
 
     tokenizer: str | None = Field(
@@ -143,12 +143,6 @@ class TextSettings(Settings):
         default={}, description="Which column holds what, such as prompt and completion; found by their usual names."
     )
     separator: str | None = Field(default=None, description="What stands between prompt and completion.")
-    packing: int | None = Field(
-        default=None, ge=2, description="Tokens of a row into which several texts are put that do not see each other."
-    )
-    token_budget: int | None = Field(
-        default=None, ge=2, description="Tokens of a batch, padding included, instead of batch_size texts."
-    )
     answers: int = Field(
         default=200, ge=0, description="Test prompts that the student answers at the end, for exact match and ROUGE-L."
     )
@@ -158,13 +152,20 @@ class TextSettings(Settings):
     max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest answer that is written.")
 
 
-class SearchSettings(Settings):
-    """What a batch of queries and documents is made of, and how a collection is divided."""
+class TextSettings(TokenSettings):
+    """The same, and what a batch of text is made of."""
 
-    negatives: int = Field(default=0, ge=0, description="Documents beside its own that each query brings into a batch.")
-    mining: Literal["bm25", "random"] = Field(
-        default="bm25", description="Which, where the examples bring too few: what BM25 finds, or any."
+    packing: int | None = Field(
+        default=None, ge=2, description="Tokens of a row into which several texts are put that do not see each other."
     )
+    token_budget: int | None = Field(
+        default=None, ge=2, description="Tokens of a batch, padding included, instead of batch_size texts."
+    )
+
+
+class QuerySettings(Settings):
+    """How the queries of a collection are divided."""
+
     test_fraction: float = Field(
         default=0.2,
         ge=0,
@@ -173,6 +174,20 @@ class SearchSettings(Settings):
     )
     split_seed: int = Field(
         default=0, ge=0, description="Seed of the division of the queries, and of random negatives."
+    )
+
+
+class SearchSettings(QuerySettings):
+    """The same, what a batch of queries and documents is made of, and what is looked at in between."""
+
+    negatives: int = Field(default=0, ge=0, description="Documents beside its own that each query brings into a batch.")
+    mining: Literal["bm25", "random"] = Field(
+        default="bm25", description="Which, where the examples bring too few: what BM25 finds, or any."
+    )
+    validate_by: Literal["accuracy", "ndcg"] = Field(
+        default="accuracy",
+        description="What selects the best epoch: accuracy among a batch's documents, or nDCG@10 of a search of all documents, "
+        "which are encoded at each validation.",
     )
 
 
@@ -427,8 +442,11 @@ class ExportSettings(Settings):
     model: str | None = Field(
         default=None, description="Run folder, weights file that limbeck wrote, or network as in NAME@FILE."
     )
-    to: list[Literal["safetensors", "torch", "onnx"]] = Field(
-        default=["safetensors", "torch", "onnx"], min_length=1, description="Formats to write."
+    to: list[Literal["safetensors", "torch", "onnx", "folder"]] | None = Field(
+        default=None,
+        min_length=1,
+        description="Formats to write; all that it has when not given: safetensors, torch and onnx of networks on images, "
+        "folder and onnx of encoders and classifiers of text, folder of language models.",
     )
     output: Path = Field(default=Path("exported"), description="Folder for the files and their README.md.")
     overwrite: bool = Field(default=False, description="Replace files of these names in the output folder.")

@@ -183,7 +183,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
 def _evaluate(done: Comparison, teacher: Path) -> Evaluation:
     """Every figure of the students of the first seed that can be told without other data."""
     from limbeck.evaluate.bench import Options
-    from limbeck.evaluate.parts import NAMED_ALONE, NAMES
+    from limbeck.evaluate.parts import usual_parts
     from limbeck.evaluate.suite import evaluate_networks
     from limbeck.report.names import method_label
 
@@ -195,7 +195,7 @@ def _evaluate(done: Comparison, teacher: Path) -> Evaluation:
         "digits",
         teacher=str(teacher),
         methods={name: method_label(result) for name, result in chosen.items()},
-        options=Options(tuple(name for name in NAMES if name not in NAMED_ALONE), robustness_limit=60, map_limit=200),
+        options=Options(tuple(usual_parts("images", teacher=True)), robustness_limit=60, map_limit=200),
     )
 
 

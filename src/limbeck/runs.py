@@ -177,7 +177,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 class Result:
     """What a run found. Accuracies are shares in [0, 1]; None where there was no such split or no teacher.
 
-    validation_last, validation_best: of the validation split, after the last epoch and at its best. test: figures of the
+    validation_last, validation_best: of the validation split, after the last epoch and at its best, which is the epoch that
+    ``judged``, another figure of that split by its name, chose where one did. test: figures of the
     student that was kept (``select`` says which), read once. teacher: the teacher's figures on the same test split.
 
     seconds: of the whole run; where ``shared_with`` students shared a pass over the data, those that this one took alone,
@@ -211,6 +212,7 @@ class Result:
     memory_mb: float | None = None
     teacher_calls: int | None = None
     extra_parameters: int = 0
+    judged: dict[str, float] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""

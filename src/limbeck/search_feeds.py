@@ -103,7 +103,7 @@ def search_corpus(
         if len({reading.key for reading in readings[who]}) > 1:
             raise SettingError(
                 f"{who}s read texts differently (tokenizer, length or prompts), and those of one pass must read the same "
-                "tokens; train them one by one."
+                "tokens; take them one by one."
             )
     assert similarity is not None
     return corpus_of(

@@ -1,4 +1,4 @@
-"""What an encoder finds for the test queries of a collection, and what a student finds and misses beside its teacher."""
+"""What an encoder finds for queries of a collection, and what a student finds and misses beside its teacher."""
 
 from __future__ import annotations
 
@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from limbeck.data.search import Found, PairTexts, SearchData
+from limbeck.data.search import Found, PairTexts, SearchData, TokenRows
+from limbeck.errors import NonFiniteError
 from limbeck.evaluate.search import SearchCost, SearchScore, beside, embed, find, make_index, score, search_cost
 
 FIGURES = {"ndcg_10": "nDCG@10", "mrr_10": "RR@10", "recall_100": "R@100", "map": "AP"}
 """What a run calls a figure, and what ir_measures does."""
+_MEASURES = [*FIGURES.values(), "R@10", "Success@1", "Success@5"]
 _DEPTH = 1000
-_LOOKED_AT = 10
+_LOOKED_AT = _NDCG = 10
 _TIMED = 20
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What an encoder found for the test queries: documents, figures by query, and what it costs."""
+    """What an encoder found for the queries of a part: documents, figures by query, and what it costs.
+
+    embeddings: of the queries that were asked and of all documents, (Q, D) and (N, D), where they were to be kept.
+    """
 
     found: Found
     score: SearchScore
     cost: SearchCost
+    embeddings: tuple[Tensor, Tensor] | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -42,14 +48,17 @@ def searched(
     similarity: str,
     batch_size: int,
     device: torch.device,
+    part: str = "test",
+    keep: bool = False,
 ) -> Searched:
-    """Search all documents for the test queries; MAP is of the first 1000 documents. Every process does all of it.
+    """Search all documents for the queries of a part; MAP is of the first 1000 documents. Every process does all of it.
+
+    keep: whether the embeddings are kept.
 
     Raises:
         DataError: embeddings that are not finite. MissingExtraError: ir_measures is not installed.
     """
-    places = torch.tensor([data.queries.places[query] for query in data.part("test")])
-    queries = texts.queries.some(places)
+    places, queries = _asked(data, texts, part)
     documents = embed(network, texts.documents, batch_size=batch_size, device=device)
     index = make_index(documents, similarity=similarity)
     asked = embed(network, queries, batch_size=batch_size, device=device)
@@ -57,7 +66,39 @@ def searched(
     cost = search_cost(
         network, index, queries, texts.documents, texts=batch_size, repeats=_TIMED, batch_size=batch_size, device=device
     )
-    return Searched(found, score(data, "test", found, list(FIGURES.values())), cost)
+    return Searched(found, score(data, part, found, _MEASURES), cost, (asked, documents) if keep else None)
+
+
+def ndcg_of(
+    network: nn.Module,
+    data: SearchData,
+    texts: PairTexts,
+    *,
+    similarity: str,
+    batch_size: int,
+    device: torch.device,
+    part: str,
+) -> float:
+    """nDCG@10 of a search of all documents for the queries of a part, in [0, 1].
+
+    Raises:
+        NonFiniteError: embeddings that are not finite. MissingExtraError: ir_measures is not installed.
+    """
+    places, queries = _asked(data, texts, part)
+    documents, asked = (
+        embed(network, rows, batch_size=batch_size, device=device) for rows in (texts.documents, queries)
+    )
+    if not (documents.isfinite().all() and asked.isfinite().all()):
+        raise NonFiniteError("the network's embeddings of the collection are NaN or infinite.")
+    found = find(make_index(documents, similarity=similarity), asked, places, min(_NDCG, len(data.documents)))
+    measure = FIGURES["ndcg_10"]
+    return score(data, part, found, [measure]).means[measure]
+
+
+def _asked(data: SearchData, texts: PairTexts, part: str) -> tuple[Tensor, TokenRows]:
+    """The places of a part's queries, and their tokens."""
+    places = torch.tensor([data.queries.places[query] for query in data.part(part)])
+    return places, texts.queries.some(places)
 
 
 def told_beside(data: SearchData, student: Searched, teacher: Searched | None) -> Mapping[str, Any]:

@@ -108,6 +108,24 @@ def _tokenizer(text: TextData, settings: RunSettings, networks: list[str]) -> tu
     return small_tokenizer(kind, _examples(text))
 
 
+def check_same_tokens(data: TokenData, networks: Iterable[str]) -> None:
+    """Raise SettingError for a network whose own tokenizer makes other tokens than the data's: nothing it says compares."""
+    for network in networks:
+        found = _of_network(network)
+        if found is not None and _kinds_of(found[0]) != _kinds_of(data.tokenizer):
+            raise SettingError(
+                f"{network} has a tokenizer of its own, with {len(found[0]):,} tokens, and the text is in {data.vocabulary:,} "
+                "tokens of another: per token, networks with different tokenizers cannot be compared. Evaluate it alone, with "
+                "--teacher none."
+            )
+
+
+def _kinds_of(tokenizer: Any) -> object:
+    """What tells whether two tokenizers have the same tokens by the same numbers."""
+    known = getattr(tokenizer, "get_vocab", None)
+    return known() if callable(known) else (type(tokenizer), getattr(tokenizer, "alphabet", None))
+
+
 def _examples(text: TextData) -> list[Any]:
     return [example for split in (text.train, text.val, text.test) for example in split or ()]
 

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from limbeck.combination import Combination
 from limbeck.data import ImageData, ImageSplit, load_data
 from limbeck.errors import DataError, NonFiniteError, SettingError, SignalError
-from limbeck.evaluate.bench import Options, with_channels
+from limbeck.evaluate.bench import Options
 from limbeck.evaluate.cifar_c import read_cifar_c
-from limbeck.evaluate.parts import NAMES, check_parts
+from limbeck.evaluate.image_bench import with_channels
+from limbeck.evaluate.parts import PARTS, check_part, check_parts, usual_parts
 from limbeck.evaluate.record import Evaluation, read_evaluation
 from limbeck.evaluate.suite import evaluate_networks
 from limbeck.evaluate.training_data import other_damage
 from limbeck.teachers.rules import Mean
 
+NAMES = tuple(PARTS["images"])
 QUICK = ("accuracy", "calibration", "fidelity", "retrieval", "ood", "examples", "tsne")
 
 
@@ -83,6 +85,14 @@ def test_json_has_one_schema_whatever_is_asked(pair: Evaluation, small: ImageDat
         "cost",
         "examples",
         "embedding_map",
+        "tokens",
+        "answers",
+        "writing",
+        "tasks",
+        "search",
+        "followed",
+        "missed",
+        "index",
     ]
     assert value["calibration"]["model"]["raw"]["reliability"][14]["high"] == 1.0
     facts = ["role", "model", "method", "parameters", "count", "accuracy", "top5", "nll", "agreement", "kl"]
@@ -262,8 +272,14 @@ def test_channels_are_brought_to_each_other() -> None:
 
 def test_bad_input_is_refused_in_a_sentence(small: ImageData, learned: nn.Module) -> None:
     with pytest.raises(SettingError, match="unknown part 'acuracy'; did you mean 'accuracy'"):
-        check_parts(["acuracy"])
-    assert check_parts(NAMES) == set(NAMES)
+        check_part("acuracy")
+    assert check_parts(NAMES, "images") == set(NAMES)
+    with pytest.raises(
+        SettingError, match="'answers' is for text for language models, and this is images; there are acc"
+    ):
+        check_parts(["answers"], "images")
+    assert "fidelity" not in usual_parts("images", teacher=False)
+    assert not {"database", "transfer"} & set(usual_parts("images", teacher=True))
     with pytest.raises(SettingError, match=r"split is 'validation', and digits has none; it has train, test\."):
         evaluate_networks(learned, replace(small, val=None), split="validation")
     with pytest.raises(SettingError, match="the data that is evaluated"):

@@ -15,8 +15,10 @@ from limbeck.cli.settings import EvaluateSettings
 from limbeck.errors import SettingError
 
 if TYPE_CHECKING:
+    from limbeck.config import TrainSettings
     from limbeck.data import ImageData
     from limbeck.evaluate.bench import Options
+    from limbeck.evaluate.opening import Data
 
 
 def evaluate(settings: EvaluateSettings, output: Output) -> int:
@@ -24,8 +26,10 @@ def evaluate(settings: EvaluateSettings, output: Output) -> int:
     from limbeck.cli.device import pick_device
     from limbeck.cli.figures import tables
     from limbeck.cli.subjects import subjects
+    from limbeck.evaluate.opening import kind_of
+    from limbeck.evaluate.parts import usual_parts
+    from limbeck.evaluate.reading import read_evaluated
     from limbeck.evaluate.suite import evaluate_networks
-    from limbeck.feeds import read_data
     from limbeck.plugins import load_plugins
 
     parts = _parts(settings)
@@ -39,9 +43,11 @@ def evaluate(settings: EvaluateSettings, output: Output) -> int:
     for remark in chosen.remarks:
         output.say(remark)  # now, and not after an hour that was for nothing
     settings = _with_data(settings, chosen.data)
-    data = read_data(settings)
-    options = _options(settings, _possible(parts, settings, chosen.teacher), data)
     with _told_of_plugins(chosen.plugins, settings.plugins):
+        of_run = _of_run(settings)
+        data = read_evaluated(of_run, list(chosen.models.values()), chosen.teacher)
+        if settings.all:
+            parts |= set(usual_parts(kind_of(data), teacher=chosen.teacher is not None))
         found = evaluate_networks(
             chosen.models,
             data,
@@ -50,7 +56,8 @@ def evaluate(settings: EvaluateSettings, output: Output) -> int:
             classifiers=chosen.classifiers,
             sizes=chosen.sizes,
             split=settings.split,
-            options=options,
+            options=_options(settings, tuple(sorted(parts)), data),
+            settings=of_run,
             batch_size=settings.batch_size,
             workers=settings.workers,
             device=device,
@@ -86,21 +93,23 @@ def _told_of_plugins(trained_with: Sequence[str], given: Sequence[str]) -> Itera
 
 def _parts(settings: EvaluateSettings) -> set[str]:
     """The parts that are asked for by their names, or by what they need."""
-    from limbeck.evaluate.parts import check_parts
+    from limbeck.evaluate.parts import check_part
 
-    named = [name.strip() for text in settings.parts for name in text.split(",") if name.strip()]
-    by_setting = {"transfer": settings.transfer, "ood": settings.ood, "robustness": settings.cifar_c}
-    return check_parts(named) | {part for part, value in by_setting.items() if value is not None}
+    named = _split(settings.parts)
+    for name in named:
+        check_part(name)
+    by_setting = {
+        "transfer": settings.transfer,
+        "ood": settings.ood,
+        "robustness": settings.cifar_c,
+        "tasks": settings.tasks or None,
+    }
+    return {*named, *(part for part, value in by_setting.items() if value is not None)}
 
 
-def _possible(parts: set[str], settings: EvaluateSettings, teacher: str | None) -> tuple[str, ...]:
-    """With --all every part too that has something to say; who names another is told what it lacks."""
-    from limbeck.evaluate.parts import NAMED_ALONE, NAMES, WITH_TEACHER
-
-    if settings.all:
-        usual = {name for name in NAMES if name not in NAMED_ALONE}
-        parts = parts | (usual if teacher else usual - WITH_TEACHER)
-    return tuple(name for name in NAMES if name in parts)
+def _split(texts: Sequence[str]) -> list[str]:
+    """Names that were given one by one or with commas between them."""
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 def _check_output(path: Path) -> None:
@@ -126,10 +135,13 @@ def _check_output(path: Path) -> None:
         raise SettingError(f"output: {path} {problem}.")
 
 
-def _options(settings: EvaluateSettings, parts: tuple[str, ...], data: ImageData) -> Options:
+def _options(settings: EvaluateSettings, parts: tuple[str, ...], data: Data) -> Options:
+    from limbeck.data import ImageData
     from limbeck.evaluate.bench import NOISE, Options
     from limbeck.evaluate.cifar_c import read_cifar_c
 
+    if not isinstance(data, ImageData):  # which has none of what the others are about
+        return Options(parts, tasks=tuple(_split(settings.tasks)), tasks_limit=settings.tasks_limit)
     return Options(
         parts=parts,
         robustness_limit=settings.robustness_limit,
@@ -151,6 +163,15 @@ def _other(name: str, settings: EvaluateSettings, data: ImageData) -> ImageData:
         image_size=data.image_size,
         download=settings.download,
         skip_unreadable=settings.skip_unreadable,
+    )
+
+
+def _of_run(settings: EvaluateSettings) -> TrainSettings:
+    """The same as the settings of a run, which data is read by."""
+    from limbeck.config import TrainSettings
+
+    return TrainSettings.make(
+        {name: getattr(settings, name) for name in TrainSettings.model_fields if name in type(settings).model_fields}
     )
 
 

@@ -9,6 +9,7 @@ from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.database import DatabaseRetrieval, Metric
 from limbeck.evaluate.distribution import OutOfDistribution
+from limbeck.evaluate.record import Scored
 from limbeck.evaluate.retrieval import Retrieval
 from limbeck.evaluate.robustness import Robustness
 from limbeck.evaluate.transfer import Transfer
@@ -16,6 +17,14 @@ from limbeck.evaluate.transfer import Transfer
 T = TypeVar("T")
 Row = tuple[str, Callable[[T], float | None], str]
 """A figure's name, how it is read, and how it is written."""
+
+SCORES: list[Row[Scored]] = [
+    ("accuracy", lambda score: score.accuracy, ".2%"),
+    ("top-5 accuracy", lambda score: score.top5, ".2%"),
+    ("negative log likelihood (nats)", lambda score: score.nll, ".4f"),
+    ("agreement with the teacher", lambda score: score.agreement, ".2%"),
+    ("KL(teacher ‖ student) (nats)", lambda score: score.kl, ".4f"),
+]
 
 CLASSES: list[Row[Classification]] = [("mean over the classes", lambda each: each.balanced, ".2%")]
 

@@ -14,10 +14,21 @@ from limbeck.cli.figure_rows import (
     CLASSES,
     DISTRIBUTION,
     RETRIEVAL,
+    SCORES,
     TRANSFER,
     Row,
     database_rows,
     robustness_rows,
+)
+from limbeck.cli.text_rows import (
+    ANSWERS,
+    FOLLOWED,
+    SEARCH,
+    SEARCH_SCORES,
+    TOKENS,
+    index_rows,
+    task_rows,
+    writing_rows,
 )
 from limbeck.evaluate.bench import TEACHER
 from limbeck.evaluate.classification import Classification
@@ -51,20 +62,14 @@ def _across(found: Mapping[str, T], most: int = _ACROSS) -> Iterator[dict[str, T
 
 def _scores(evaluation: Evaluation, networks: Mapping[str, Entry]) -> Table:
     count = next(iter(networks.values())).count
-    table = _table(f"{evaluation.data}, {count:,} images of {evaluation.split}")
+    table = _table(f"{evaluation.data}, {count:,} {evaluation.samples} of {evaluation.split}")
     for who, entry in networks.items():
         table.add_column(escape(f"{who}\n{entry.model}"), justify="right", overflow="fold")
-    _fill(
-        table,
-        networks,
-        [
-            ("accuracy", lambda score: score.accuracy, ".2%"),
-            ("top-5 accuracy", lambda score: score.top5, ".2%"),
-            ("negative log likelihood (nats)", lambda score: score.nll, ".4f"),
-            ("agreement with the teacher", lambda score: score.agreement, ".2%"),
-            ("KL(teacher ‖ student) (nats)", lambda score: score.kl, ".4f"),
-        ],
-    )
+    _fill(table, networks, SEARCH_SCORES if evaluation.kind == "search" else SCORES)
+    if evaluation.tokens:
+        _fill(table, {who: evaluation.tokens[who] for who in networks}, TOKENS)
+    if evaluation.search:
+        _fill(table, {who: evaluation.search[who] for who in networks}, SEARCH)
     table.add_row("parameters", *(f"{entry.parameters:,}" for entry in networks.values()))
     return table
 
@@ -96,10 +101,24 @@ def _by_network(evaluation: Evaluation) -> Iterator[Table]:
 def _together(evaluation: Evaluation) -> Iterator[Table]:
     if evaluation.fidelity:
         yield from map(_fidelity, _across(evaluation.fidelity))
+    if evaluation.answers:
+        count = next(iter(evaluation.answers.networks.values())).count
+        title = f"greedy answers to {count:,} prompts (answer: {evaluation.answers.extraction})"
+        yield from _part(title, evaluation.answers.networks, ANSWERS)
+    if evaluation.tasks:
+        yield from _part("tasks of lm-eval", evaluation.tasks, task_rows(evaluation.tasks))
+    if evaluation.followed:
+        depth = next(iter(evaluation.followed.values())).depth
+        yield from _part(f"against the teacher, the first {depth} documents", evaluation.followed, FOLLOWED)
     if evaluation.cost:
         # Students have two columns each.
         for some in _across(evaluation.cost.networks, _ACROSS // 2 + 1):
             yield _cost(evaluation.cost, some)
+    if evaluation.writing:
+        first = next(iter(evaluation.writing.networks.values()))
+        yield from _part(f"writing on {evaluation.writing.device}", *writing_rows(evaluation.writing, first))
+    if evaluation.index:
+        yield from _part(f"search on {evaluation.index.device}", *index_rows(evaluation.index))
 
 
 def _classes(who: str, found: Classification) -> Table:
@@ -181,7 +200,7 @@ def _cost(found: Costs, networks: Mapping[str, Cost]) -> Table:
             table.add_column("teacher ÷ it", justify="right")
     rows: list[tuple[str, Callable[[Cost], str], Callable[[Ratios], float | None]]] = [
         ("parameters", lambda each: f"{each.parameters:,}", lambda ratios: ratios.parameters),
-        ("multiply-accumulates of an image", lambda each: f"{each.macs:,}", lambda ratios: ratios.macs),
+        ("multiply-accumulates of one", lambda each: f"{each.macs:,}", lambda ratios: ratios.macs),
         ("weights (MiB)", lambda each: f"{each.bytes / _MEBI:.3f}", lambda ratios: ratios.bytes),
         (
             "memory of a batch (MiB)",
@@ -189,6 +208,9 @@ def _cost(found: Costs, networks: Mapping[str, Cost]) -> Table:
             lambda ratios: ratios.memory_bytes,
         ),
     ]
+    if len(next(iter(networks.values())).input) == 1:
+        rows.insert(0, ("tokens of the text", lambda each: f"{each.input[0]:,}", lambda ratios: None))
+        rows.append(("tokens/s read", _reading, lambda ratios: None))
     for place, latency in enumerate(next(iter(networks.values())).latency):
         rows.append((f"ms for {latency.batch} (quartiles)", _spread(place), _latency_ratio(place)))
     for name, read, compare in rows:
@@ -198,6 +220,11 @@ def _cost(found: Costs, networks: Mapping[str, Cost]) -> Table:
             cells += [read(each), *([_ratio(ratio)] if who in ratios else [])]
         table.add_row(name, *cells)
     return table
+
+
+def _reading(cost: Cost) -> str:
+    """Tokens a second of a pass over whole texts, in the larger batch."""
+    return f"{cost.input[0] * cost.latency[-1].images_per_second:,.0f}"
 
 
 def _ratio(ratio: float | None) -> str:

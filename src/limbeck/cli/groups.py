@@ -50,7 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "answers",
         "answer",
     ),
-    "search": ("negatives", "mining", "test_fraction", "split_seed"),
+    "search": ("negatives", "mining", "test_fraction", "split_seed", "validate_by"),
     "evaluation": (
         "parts",
         "all",
@@ -60,6 +60,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "ood",
         "robustness_limit",
         "cifar_c",
+        "tasks",
+        "tasks_limit",
     ),
     "comparison": ("baselines", "independent_order", "group_size"),
     "distillation": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from limbeck.cli.settings import InspectSettings
 from limbeck.errors import SettingError, TapError
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 # For a network whose file and command line do not say: as in most tables of papers.
@@ -44,14 +44,20 @@ def inspect(settings: InspectSettings, output: Output) -> None:
     """Draw the network that is named."""
     import torch
 
+    from limbeck.cli.inspect_text import inspect_text
     from limbeck.models import create_model
     from limbeck.networks import resolve
     from limbeck.plugins import load_plugins
     from limbeck.stages import find_stages
+    from limbeck.text_networks import text_kind
 
     if not settings.model:
         raise SettingError("name a network, as in 'limbeck inspect resnet8x4'; 'limbeck list models' names them.")
     load_plugins(settings.plugins)
+    kind = text_kind(settings.model)
+    if kind is not None:
+        inspect_text(settings, kind, output)
+        return
     spec = resolve(settings.model)
     about = _input(settings, spec)
     created = create_model(
@@ -117,7 +123,7 @@ def _walk(network: nn.Module, shape: tuple[int, ...]) -> tuple[list[Module], str
 
     images = torch.zeros(shape)
     try:
-        shapes, inputs = _shapes(network, images)
+        shapes, inputs = shapes_of(network, lambda: network(images))
     except Exception as error:  # a network may refuse the size in any way
         raise SettingError(
             f"the network cannot take images of shape {shape[1:]}: {error}. Give --image-size, --channels or --data."
@@ -126,14 +132,19 @@ def _walk(network: nn.Module, shape: tuple[int, ...]) -> tuple[list[Module], str
         classifier = find_classifier(network, images)
     except TapError:
         classifier = None
-    modules = [
+    return modules_of(network, shapes), classifier, inputs.get(classifier) if classifier else None
+
+
+def modules_of(network: nn.Module, shapes: Mapping[str, list[int]]) -> list[Module]:
+    """Every module of a network, itself first, with the shapes of their outputs."""
+    return [
         Module(path, path.count(".") + 1 if path else 0, type(module).__name__, shapes.get(path), _count(module))
         for path, module in network.named_modules()
     ]
-    return modules, classifier, inputs.get(classifier) if classifier else None
 
 
-def _shapes(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+def shapes_of(network: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """The shapes of all modules' outputs and inputs while the network runs, by their paths."""
     import torch
 
     from limbeck.taps import first_tensor
@@ -153,7 +164,7 @@ def _shapes(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, list[in
     handles = [module.register_forward_hook(note(path)) for path, module in network.named_modules()]
     try:
         with torch.no_grad():
-            network(images)
+            run()
     finally:
         for handle in handles:
             handle.remove()
@@ -165,17 +176,25 @@ def _count(module: nn.Module) -> int:
 
 
 def _drawing(value: dict[str, Any], modules: list[Module], depth: int) -> Group:
+    ends = {path: f"end of stage {number}" for number, path in enumerate(value["stages"], start=1)}
+    named = {**ends, **({value["stem"]: "stem"} if value["stem"] else {})}
+    table, hidden = table_of(modules, depth, value["classifier"], named)
+    return Group(_heading(value), table, *_remarks(value, hidden, depth))
+
+
+def table_of(
+    modules: Sequence[Module], depth: int, classifier: str | None, named: Mapping[str, str]
+) -> tuple[Table, int]:
+    """The modules down to a depth, with those that have a name of their own at any, and how many are not shown."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("path (for taps)", overflow="fold")
     table.add_column("type", overflow="fold")
     table.add_column("output", overflow="fold")
     table.add_column("parameters", justify="right")
-    ends = {path: f"end of stage {number}" for number, path in enumerate(value["stages"], start=1)}
-    named = {**ends, **({value["stem"]: "stem"} if value["stem"] else {})}
-    kept = {value["classifier"], *named}
+    kept = {classifier, *named}
     shown = [module for module in modules if 0 < module.depth <= depth or module.path in kept]
     for module in shown:
-        is_classifier = module.path == value["classifier"]
+        is_classifier = module.path == classifier
         before, dot, name = module.path.rpartition(".")
         path = Text.assemble("  " * (module.depth - 1), (before + dot, "dim"), (name, "bold"))
         if is_classifier:
@@ -184,7 +203,7 @@ def _drawing(value: dict[str, Any], modules: list[Module], depth: int) -> Group:
             path.append(f"  ← {named[module.path]}", style="cyan")
         shape = "×".join(map(str, module.shape)) if module.shape else "–"
         table.add_row(path, module.type, shape, f"{module.parameters:,}")
-    return Group(_heading(value), table, *_remarks(value, len(modules) - 1 - len(shown), depth))
+    return table, len(modules) - 1 - len(shown)
 
 
 def _heading(value: dict[str, Any]) -> Text:

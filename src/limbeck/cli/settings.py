@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from limbeck.config import DataSettings, Settings
+from limbeck.config import DataSettings, QuerySettings, Settings, TokenSettings
 
 _PLUGINS = "Your own Python files or modules that add objectives, models or data."
 
@@ -29,8 +29,8 @@ class RecipeOptions(OutputOptions):
     )
 
 
-class EvaluateSettings(DataSettings):
-    """Score networks on a split of a data set."""
+class EvaluateSettings(DataSettings, TokenSettings, QuerySettings):
+    """Score networks on a split of a data set: of images, of text, or of a collection that is searched."""
 
     models: list[str] = Field(
         default=[],
@@ -46,9 +46,12 @@ class EvaluateSettings(DataSettings):
     parts: list[str] = Field(
         default=[],
         description="More than the scores: accuracy, calibration, fidelity, retrieval, database, ood, robustness, transfer, "
-        "examples, tsne, cost.",
+        "examples, tsne, cost; of language models answers, tasks, cost; of search fidelity, examples, cost.",
     )
-    all: bool = Field(default=False, description="Every part but database; transfer where --transfer names data.")
+    all: bool = Field(
+        default=False,
+        description="Every part that the data has, but database; transfer and tasks where --transfer and --tasks name some.",
+    )
     transfer: str | None = Field(default=None, description="Other data, as for --data, to probe the embedding on.")
     transfer_protocol: Literal["frozen", "authors", "both"] = Field(
         default="frozen", description="Network in eval mode, or batch norms that adapt as in the ICD authors' code."
@@ -59,8 +62,12 @@ class EvaluateSettings(DataSettings):
         default=1000, ge=1, description="Corrupt and attack at most this many images, stratified."
     )
     cifar_c: Path | None = Field(default=None, description="Folder with CIFAR-10-C or CIFAR-100-C, for robustness too.")
-    split: Literal["test", "validation", "train"] = Field(default="test", description="Which images.")
-    batch_size: int = Field(default=128, ge=1, description="Images at a time.")
+    tasks: list[str] = Field(default=[], description="Tasks of lm-eval by name, as in arc_easy,hellaswag.")
+    tasks_limit: int | None = Field(
+        default=None, ge=1, description="At most this many samples of each task, to try out."
+    )
+    split: Literal["test", "validation", "train"] = Field(default="test", description="Which images, texts or queries.")
+    batch_size: int = Field(default=128, ge=1, description="Images, texts or documents at a time.")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
     plugins: list[str] = Field(default=[], description=_PLUGINS)
 

@@ -9,13 +9,18 @@ from typing import Any
 
 import yaml
 
-from limbeck.config import DataSettings
+from limbeck.config import DataSettings, QuerySettings, TokenSettings
 from limbeck.errors import SettingError
 
 NO_TEACHER = "none"
 _TEACHER, _ONLY = "teacher", "model"
+# By these a folder is an encoder's, which is a network and no run.
+_ENCODERS = ("modules.json", "config.json")
 # What must be equal for figures on one split to be of the same images.
 _SAME_IMAGES = ("data", "image_size")
+# The same for text and collections.
+_SAME_TEXT = ("data", "max_length", "too_long", "chat", "columns", "separator")
+_SAME_QUERIES = ("data", "max_length", "split_seed", "test_fraction")
 _SAME_SPLIT = {
     "test": ("test_limit",),
     "validation": ("val_fraction",),
@@ -93,7 +98,7 @@ def _expanded(model: str) -> tuple[list[str], list[str]]:
     from limbeck.runs import STUDENT
 
     path = Path(model).expanduser()
-    if not path.is_dir() or (path / STUDENT).is_file():
+    if not path.is_dir() or any((path / name).is_file() for name in (STUDENT, *_ENCODERS)):
         return [model], []
     runs = find_runs([path])
     found = [run for run in runs if (run / STUDENT).is_file()]
@@ -259,15 +264,27 @@ def _data_of(
     if not known:
         return {}
     first_name, first = next(iter(known.items()))
+    same = _same(str(first.get("data")))
     for name, config in known.items():
-        for setting in dict.fromkeys((*_SAME_IMAGES, *(name for split in splits for name in _SAME_SPLIT[split]))):
+        for setting in dict.fromkeys((*same, *(name for split in splits for name in _SAME_SPLIT[split]))):
             if setting not in given and config.get(setting) != first.get(setting):
                 option = "--" + setting.replace("_", "-")
                 raise SettingError(
                     f"{first_name} has {setting}={first.get(setting)} and {name} has {setting}={config.get(setting)}; "
-                    f"networks are evaluated together on the same images, so evaluate these apart, or give {option}."
+                    f"networks are evaluated together on the same samples, so evaluate these apart, or give {option}."
                 )
-    return {name: first[name] for name in DataSettings.model_fields if name in first}
+    fields = {name for kind in (DataSettings, TokenSettings, QuerySettings) for name in kind.model_fields}
+    return {name: value for name, value in first.items() if name in fields}
+
+
+def _same(data: str) -> tuple[str, ...]:
+    """Settings that must be equal for figures to be of the same samples."""
+    from limbeck.data.search import search_of
+    from limbeck.data.text import text_of
+
+    if search_of(data) is not None:
+        return _SAME_QUERIES
+    return _SAME_IMAGES if text_of(data) is None else _SAME_TEXT
 
 
 def _fitted_elsewhere(configs: Mapping[str, Mapping[str, Any]], given: Collection[str]) -> tuple[str, ...]:

@@ -46,12 +46,15 @@ T = TypeVar("T")
 class Outcome:
     """What a student's training has found so far. Accuracies are of the validation split, None without one.
 
+    judged: where another figure than the accuracy says which epoch is best, that figure by its name; ``best_accuracy`` is that
+    epoch's then.
     seconds: of the whole pass. own_seconds: of this student's part of it.
     """
 
     last_accuracy: float | None = None
     best_accuracy: float | None = None
     best_epoch: int | None = None
+    judged: dict[str, float] | None = None
     seconds: float = 0.0
     own_seconds: float = 0.0
 
@@ -254,12 +257,17 @@ class Learner:
 
     # -- the student ---------------------------------------------------------------------------------------------------
 
-    def remember(self, result: Score, epoch: int, *, final: bool) -> None:
+    def remember(self, result: Score, judged: dict[str, float] | None, epoch: int, *, final: bool) -> None:
         """Take in a validation's result; ``final`` for the last stage, which alone makes the result."""
-        self.outcome.last_accuracy = result.accuracy
-        self.outcome.own_seconds += self.stopwatch.take()
-        if final and (self.outcome.best_accuracy is None or result.accuracy > self.outcome.best_accuracy):
-            self.outcome.best_accuracy, self.outcome.best_epoch = result.accuracy, epoch
+        outcome = self.outcome
+        outcome.last_accuracy = result.accuracy
+        outcome.own_seconds += self.stopwatch.take()
+        found, known = (result.accuracy, outcome.best_accuracy)
+        if judged is not None:
+            ((name, found),) = judged.items()
+            known = None if outcome.judged is None else outcome.judged[name]
+        if final and (known is None or found > known):
+            outcome.best_accuracy, outcome.best_epoch, outcome.judged = result.accuracy, epoch, judged
             if self.settings.select == "best":
                 self.best_state = self.student_state()
 

@@ -26,12 +26,16 @@ from limbeck.engine.runtime import allow_compiling, whole_parameters
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import Failure, NonFiniteError, RunFolderError, SettingError, SignalError
 from limbeck.evaluate.accuracy import Score, scores
+from limbeck.evaluate.judge import Judge
 from limbeck.machine import now
 from limbeck.signals import Batch, Batches, Signals, not_finite
 from limbeck.taps import evaluating
 from limbeck.tasks.base import Seen, Task
 from limbeck.tasks.vision import VisionTask
 from limbeck.teachers.frozen import FrozenTeacher, Teacher
+
+Judged = dict[str, float] | None
+"""A judge's figure by its name."""
 
 
 class Author(Protocol):
@@ -67,7 +71,7 @@ class Loop:
     Args:
         learners: with the same number of stages and the same epochs in each.
         teacher_task: how the teacher sees a batch.
-        validation: makes the validation batches, or None.
+        validation: makes the validation batches, or None. judge: what selects weights on them instead of the accuracy.
         classes: how many the networks tell apart, to check labels against; None for no check.
         folder: the run's, for messages. checkpoint_path: what a resumed run starts from; None keeps everything in memory.
         isolate: whether a learner that fails (a loss that is not finite, out of memory) ends alone, with its ``failure``
@@ -86,6 +90,7 @@ class Loop:
         validation: Callable[[], Iterable[Batch]] | None,
         settings: RunSettings,
         accelerator: Accelerator,
+        judge: Judge | None = None,
         classes: int | None = None,
         folder: Path | None = None,
         checkpoint_path: Path | None = None,
@@ -100,7 +105,7 @@ class Loop:
             self.adversary = Adversary(teacher, teacher_task)
         self.batches, self.validation, self.settings, self.classes = batches, validation, settings, classes
         self.accelerator, self.isolate, self.callbacks = accelerator, isolate, list(callbacks)
-        self.author, self.samples = author, samples
+        self.author, self.samples, self.judge = author, samples, judge
         self.folder, self.checkpoint_path = folder, checkpoint_path
         self.device: torch.device = accelerator.device
         self.position, self.stop = Position(), False
@@ -296,12 +301,15 @@ class Loop:
         last = epoch + 1 == stage.epochs
         merged: dict[str, float] = {}
         if self.validation is not None and (last or (epoch + 1) % self.settings.validate_epochs == 0):
-            for learner, result in zip(self.active, self.evaluate(self.validation()), strict=True):
+            scored, judgements = self.evaluate(self.validation())
+            for learner, result, judged in zip(self.active, scored, judgements, strict=True):
                 with self._alone(learner):
                     if isinstance(result, NonFiniteError):
                         raise result
-                    learner.remember(result, epoch + 1, final=self.position.stage == len(self.stages) - 1)
-                    metrics = {"accuracy": result.accuracy, "nll": result.nll}
+                    if isinstance(judged, NonFiniteError):
+                        raise judged
+                    learner.remember(result, judged, epoch + 1, final=self.position.stage == len(self.stages) - 1)
+                    metrics = {"accuracy": result.accuracy, "nll": result.nll, **(judged or {})}
                     self._take_time(started)
                     self._record(learner, "validation", metrics)
                     merged |= self._named(learner, metrics)
@@ -309,8 +317,8 @@ class Loop:
         if not last and (epoch + 1) % self.settings.checkpoint_epochs == 0:
             self.save()
 
-    def evaluate(self, batches: Iterable[Batch]) -> list[Score | NonFiniteError]:
-        """Score each active learner's student (its moving average when there is one) in eval mode, in one pass."""
+    def evaluate(self, batches: Iterable[Batch]) -> tuple[list[Score | NonFiniteError], list[Judged | NonFiniteError]]:
+        """Score and judge each active learner's student (its moving average when there is one) in eval mode, in one pass."""
         with ExitStack() as contexts:
             for learner in self.active:
                 for context in (
@@ -320,7 +328,17 @@ class Loop:
                 ):
                     contexts.enter_context(context)
                 learner.share_buffers()
-            return scores([learner.predict for learner in self.active], batches)
+            scored = scores([learner.predict for learner in self.active], batches)
+            return scored, [self._judged(learner) for learner in self.active]
+
+    def _judged(self, learner: Learner) -> Judged | NonFiniteError:
+        if self.judge is None:
+            return None
+        try:
+            with learner.stopwatch, self.accelerator.autocast():
+                return {self.judge.name: self.judge.of(learner.trainable.student)}
+        except NonFiniteError as error:
+            return error
 
     def _record(self, learner: Learner, split: str, metrics: dict[str, float]) -> None:
         if not metrics:

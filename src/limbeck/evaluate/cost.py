@@ -29,9 +29,9 @@ _SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one forward pass of ``batch`` images, over ``repeats`` passes: median and quartiles.
+    """Milliseconds of one forward pass of ``batch`` images (or texts), over ``repeats`` passes: median and quartiles.
 
-    images_per_second: batch over the median.
+    images_per_second: batch over the median, also of texts.
     """
 
     batch: Count
@@ -44,7 +44,8 @@ class Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs on one image of ``input`` (channels, height, width), preprocessing left out.
+    """What a network costs on one image of ``input`` (channels, height, width), preprocessing left out, or on one text of
+    ``input`` tokens.
 
     macs: multiply-accumulates of convolutions, products of matrices and attention in one forward pass of one image, half of
     PyTorch's count of their operations; the rest (normalisation, activations) is not counted. bytes: what its weights and

@@ -84,11 +84,12 @@ def fidelity(
     *,
     fit: tuple[Gathered, Gathered] | None = None,
     fit_name: str = "other images",
+    samples: str = "images",
 ) -> Fidelity:
     """Figures of two networks that were gathered on the same samples, student first.
 
     fit: both on other samples, to fit the rotation between embeddings on, ``fit_name`` in words; None fits it on a half of
-    the samples and measures the other half.
+    the samples and measures the other half. samples: what they are, in the plural.
 
     Raises:
         SignalError: their logits are not of the same classes.
@@ -100,7 +101,7 @@ def fidelity(
     right, teacher_right = mine == student.labels, its == student.labels
     same = mine == its
     wrong = ~teacher_right
-    between, aligned_on = _consistency_of_embeddings(student, teacher, fit, fit_name)
+    between, aligned_on = _consistency_of_embeddings(student, teacher, fit, (fit_name, samples))
     of_embeddings = _cka(student.embedding, teacher.embedding)
     return Fidelity(
         count=len(student),
@@ -208,18 +209,19 @@ def _cka_of_stages(student: Gathered, teacher: Gathered) -> tuple[LayerCka, ...]
 
 
 def _consistency_of_embeddings(
-    student: Gathered, teacher: Gathered, fit: tuple[Gathered, Gathered] | None, fit_name: str
+    student: Gathered, teacher: Gathered, fit: tuple[Gathered, Gathered] | None, words: tuple[str, str]
 ) -> tuple[Consistency | None, str | None]:
+    fit_name, samples = words
     ours, theirs = student.embedding, teacher.embedding
     if ours is None or theirs is None or len(ours) < 4:
         return None, None
     if fit is not None and fit[0].embedding is not None and fit[1].embedding is not None:
         pairs = (fit[0].embedding, fit[1].embedding)
-        return consistency(*aligned(ours, theirs, pairs)), f"{len(pairs[0])} images of {fit_name}"
+        return consistency(*aligned(ours, theirs, pairs)), f"{len(pairs[0])} {samples} of {fit_name}"
     order = torch.randperm(len(ours), generator=torch.Generator().manual_seed(1))
     first, second = order.tensor_split(2)
     found = consistency(*aligned(ours[second], theirs[second], (ours[first], theirs[first])))
-    return found, f"{len(first)} of these images; the other {len(second)} are measured"
+    return found, f"{len(first)} of these {samples}; the other {len(second)} are measured"
 
 
 def _centred(logits: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 from limbeck.data import ImageData, ImageSplit, ResidentBatches, Views
 from limbeck.data.seeds import stream
 from limbeck.data.stratify import choose
-from limbeck.evaluate.bench import NOISE, Bench, Figures, normalised_for, recoloured, split_of
+from limbeck.evaluate.bench import NOISE, Figures
 from limbeck.evaluate.distribution import out_of_distribution
+from limbeck.evaluate.image_bench import ImageBench, normalised_for, recoloured, split_of
 from limbeck.evaluate.transfer import AUTHORS_BATCH, AuthorsProbe, FrozenProbe, Transfer, authors_probe, frozen_probe
 from limbeck.networks import Network
 from limbeck.signals import Batch
@@ -21,7 +22,7 @@ _CROP = 8
 _HELD_OUT = 0.1
 
 
-def out_of_distribution_part(bench: Bench) -> Figures:
+def out_of_distribution_part(bench: ImageBench) -> Figures:
     """Whether the networks tell other data, or noise, from the data."""
     other = bench.options.other
     inside = bench.gathered()
@@ -51,7 +52,7 @@ def _noise(data: ImageData, count: int, seed: int) -> ImageSplit:
     return ImageSplit(images, torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
-def transfer_part(bench: Bench) -> Figures:
+def transfer_part(bench: ImageBench) -> Figures:
     """What the networks' embeddings are worth on other data."""
     other = bench.options.transfer
     if other is None:
@@ -67,7 +68,7 @@ def transfer_part(bench: Bench) -> Figures:
     return {"transfer": found or None, "transfer_data": other.name}
 
 
-def _frozen(bench: Bench, other: ImageData) -> dict[str, FrozenProbe]:
+def _frozen(bench: ImageBench, other: ImageData) -> dict[str, FrozenProbe]:
     splits = _probe_splits(other)
     # The logits for other data's classes mean nothing; only the embeddings are looked at.
     gathered = [bench.collect(bench.foreign_batches(other, split)) for split in splits]
@@ -90,7 +91,7 @@ def _probe_splits(data: ImageData) -> tuple[ImageSplit, ImageSplit, ImageSplit]:
     return data.train.subset(rest.nonzero().flatten()), data.train.subset(chosen), test
 
 
-def _authors(bench: Bench, other: ImageData, network: Network) -> AuthorsProbe:
+def _authors(bench: ImageBench, other: ImageData, network: Network) -> AuthorsProbe:
     *fitted, test = _probe_splits(other)
     channels = bench.data.in_channels
     views = Views(crop=max(1, min(bench.data.image_size) // _CROP), flip=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from limbeck.data import ImageData
 from limbeck.errors import DataError, SettingError, unknown_name
 from limbeck.evaluate.answers import answer
-from limbeck.evaluate.bench import NOISE, TEACHER, Bench, Figures, Options, split_of
+from limbeck.evaluate.bench import NOISE, TEACHER, ClassBench, Figures, Options
 from limbeck.evaluate.calibration import scaled_calibration
 from limbeck.evaluate.cifar_c import cifar_c
 from limbeck.evaluate.classification import classification
@@ -19,17 +20,46 @@ from limbeck.evaluate.database import METRICS, DatabaseRetrieval, database_retri
 from limbeck.evaluate.embedding_map import embedding_map
 from limbeck.evaluate.examples import examples
 from limbeck.evaluate.fidelity import fidelity
+from limbeck.evaluate.image_bench import ImageBench, split_of
 from limbeck.evaluate.other_data import out_of_distribution_part, transfer_part
+from limbeck.evaluate.record import SAMPLES, Kind
 from limbeck.evaluate.retrieval import retrieval
 from limbeck.evaluate.robustness import Answer, robustness
+from limbeck.evaluate.search_parts import followed_part, missed_part
+from limbeck.evaluate.tasks import check_tasks
+from limbeck.evaluate.text_parts import answers_part, tasks_part
 from limbeck.networks import Network
 
+COST = "cost"
+"""A part that every kind of data has, measured before the networks are tapped."""
+_KINDS: Mapping[Kind, str] = {
+    "images": "images",
+    "classification": "text with classes",
+    "language": "text for language models",
+    "search": "a collection for search",
+}
 
-def _classification(bench: Bench) -> Figures:
-    return {"classification": {who: classification(g, bench.data.classes) for who, g in bench.gathered().items()}}
+
+@dataclass(frozen=True)
+class Part:
+    """A part: what it does with the bench of its kind of data (None where the bench does it by itself), and what it needs.
+
+    check: refuses options before anything is done.
+    named_alone: whether it is no part of "all": it is done only where it, or the data for it, is named.
+    """
+
+    run: Callable[[Any], Figures] | None = None
+    check: Callable[[Options], None] | None = None
+    with_teacher: bool = False
+    with_embedding: bool = False
+    named_alone: bool = False
 
 
-def _calibration(bench: Bench) -> Figures:
+def _classification(bench: ClassBench) -> Figures:
+    return {"classification": {who: classification(g, bench.classes) for who, g in bench.gathered().items()}}
+
+
+def _calibration(bench: ClassBench) -> Figures:
     reason = _no_validation(bench)
     if reason:
         bench.say(f"temperature scaling is left out: {reason}.")
@@ -44,30 +74,34 @@ def _calibration(bench: Bench) -> Figures:
     }
 
 
-def _no_validation(bench: Bench) -> str:
+def _no_validation(bench: ClassBench) -> str:
     """Why nothing can be fitted on a validation split; empty where it can."""
-    if bench.data.val is None:
-        return f"{bench.data.name} has no validation split to fit it on"
+    if not bench.has("validation"):
+        return f"{bench.name} has no validation split to fit it on"
     return "the validation split, on which it is fitted, is the one evaluated" * (bench.split == "validation")
 
 
-def _fidelity(bench: Bench) -> Figures:
+def _fidelity(bench: ClassBench) -> Figures:
     if TEACHER not in bench.networks:
         bench.say("fidelity is left out: it needs a teacher.")
         return {}
     here = bench.gathered()
-    if _no_validation(bench):
-        return {"fidelity": {who: fidelity(here[who], here[TEACHER]) for who in bench.students}}
-    other = bench.gathered("validation")
+    other = None if _no_validation(bench) else bench.gathered("validation")
     return {
         "fidelity": {
-            who: fidelity(here[who], here[TEACHER], fit=(other[who], other[TEACHER]), fit_name="the validation split")
+            who: fidelity(
+                here[who],
+                here[TEACHER],
+                fit=None if other is None else (other[who], other[TEACHER]),
+                fit_name="the validation split",
+                samples=SAMPLES[bench.kind],
+            )
             for who in bench.students
         }
     }
 
 
-def _retrieval(bench: Bench) -> Figures:
+def _retrieval(bench: ClassBench) -> Figures:
     found = {}
     for who, each in bench.gathered().items():
         if each.embedding is None:
@@ -79,7 +113,7 @@ def _retrieval(bench: Bench) -> Figures:
     return {"retrieval": found or None}
 
 
-def _database(bench: Bench) -> Figures:
+def _database(bench: ImageBench) -> Figures:
     if bench.split == "train":
         bench.say("database is left out: the training images are the database, and they are the split evaluated too.")
         return {}
@@ -103,7 +137,7 @@ def _from_database(queries: Gathered, database: Gathered) -> tuple[DatabaseRetri
     return tuple(database_retrieval(*pairs, metric=metric) for metric in METRICS)
 
 
-def _robustness(bench: Bench) -> Figures:
+def _robustness(bench: ImageBench) -> Figures:
     answers = {who: _answer(network) for who, network in bench.networks.items()}
     batches = bench.batches(bench.sample(bench.options.robustness_limit))
     found = robustness(answers, batches)
@@ -132,7 +166,7 @@ def _answer(network: Network) -> Answer:
     return logits
 
 
-def _examples(bench: Bench) -> Figures:
+def _examples(bench: ImageBench) -> Figures:
     if TEACHER not in bench.networks:
         bench.say(
             "examples are left out: they are what the teacher knows and a student does not, so they need a teacher."
@@ -147,52 +181,94 @@ def _examples(bench: Bench) -> Figures:
     }
 
 
-def _embedding_map(bench: Bench) -> Figures:
+def _embedding_map(bench: ClassBench) -> Figures:
     known = {who: each for who, each in bench.gathered().items() if each.embedding is not None}
     if not known:
         return {}  # the reasons were said when the networks were tapped
     options = bench.options
     try:
-        return {"embedding_map": embedding_map(known, bench.data.classes, limit=options.map_limit, seed=options.seed)}
+        return {"embedding_map": embedding_map(known, bench.classes, limit=options.map_limit, seed=options.seed)}
     except DataError as error:
         bench.say(f"tsne is left out: {error}")
         return {}
 
 
-PARTS: Mapping[str, Callable[[Bench], Figures]] = {
-    "accuracy": _classification,
-    "calibration": _calibration,
-    "fidelity": _fidelity,
-    "retrieval": _retrieval,
-    "database": _database,
-    "ood": out_of_distribution_part,
-    "robustness": _robustness,
-    "transfer": transfer_part,
-    "examples": _examples,
-    "tsne": _embedding_map,
+_OF_CLASSES = {
+    "accuracy": Part(_classification),
+    "calibration": Part(_calibration),
+    "fidelity": Part(_fidelity, with_teacher=True, with_embedding=True),
+    "retrieval": Part(_retrieval, with_embedding=True),
 }
-COST = "cost"
-"""A part too, but one that is measured before the networks are tapped."""
+_MAP = {"tsne": Part(_embedding_map, with_embedding=True)}
+# Told before the networks are tapped.
+_COST = {COST: Part()}
 
-NAMES = (*PARTS, COST)
-NAMED_ALONE = frozenset({"transfer", "database"})
-"""Parts that are no part of "all": each is done only where it, or the data for it, is named."""
-WITH_TEACHER = frozenset({"fidelity", "examples"})
-WITH_EMBEDDING = frozenset({"fidelity", "retrieval", "database", "transfer", "tsne"})
+PARTS: Mapping[Kind, Mapping[str, Part]] = {
+    "images": {
+        **_OF_CLASSES,
+        "database": Part(_database, with_embedding=True, named_alone=True),
+        "ood": Part(out_of_distribution_part),
+        "robustness": Part(_robustness),
+        "transfer": Part(transfer_part, with_embedding=True, named_alone=True),
+        "examples": Part(_examples, with_teacher=True),
+        **_MAP,
+        **_COST,
+    },
+    "classification": {**_OF_CLASSES, **_MAP, **_COST},
+    "language": {
+        "answers": Part(answers_part),
+        "tasks": Part(tasks_part, check=check_tasks, named_alone=True),
+        **_COST,
+    },
+    "search": {
+        "fidelity": Part(followed_part, with_teacher=True, with_embedding=True),
+        "examples": Part(missed_part, with_teacher=True),
+        **_COST,
+    },
+}
+"""By the kind of data, the parts by name in the order in which they are done."""
 
 
-def check_parts(names: Iterable[str]) -> set[str]:
-    """The parts that are named, or SettingError with the nearest spelling."""
+def check_parts(names: Iterable[str], kind: Kind, options: Options | None = None) -> set[str]:
+    """The parts that are named.
+
+    Raises:
+        SettingError: one that data of this kind has not, naming those that it has, or with options that cannot be used.
+        MissingExtraError: a package that one needs is not installed.
+    """
     given = set(names)
     for name in sorted(given):
-        if name not in NAMES:
-            raise SettingError(f"parts: {unknown_name('part', name, NAMES)}")
+        check_part(name)
+        if name not in PARTS[kind]:
+            raise SettingError(
+                f"parts: '{name}' is for {_KINDS[_kind_of(name)]}, and this is {_KINDS[kind]}; there are "
+                f"{', '.join(PARTS[kind])}."
+            )
+        check = PARTS[kind][name].check
+        if check is not None and options is not None:
+            check(options)
     return given
+
+
+def check_part(name: str) -> None:
+    """Raise SettingError, with the nearest spelling, unless some kind of data has a part of this name."""
+    everywhere = list(dict.fromkeys(name for parts in PARTS.values() for name in parts))
+    if name not in everywhere:
+        raise SettingError(f"parts: {unknown_name('part', name, everywhere)}")
+
+
+def usual_parts(kind: Kind, *, teacher: bool) -> list[str]:
+    """The parts of "all": those that need not be named, and nothing that is not there."""
+    return [name for name, part in PARTS[kind].items() if not part.named_alone and (teacher or not part.with_teacher)]
+
+
+def _kind_of(name: str) -> Kind:
+    return next(kind for kind, parts in PARTS.items() if name in parts)
 
 
 def check_options(options: Options, data: ImageData) -> set[str]:
     """The parts that are asked for. Raises SettingError for what cannot be done, before anything is."""
-    parts, transfer, other = check_parts(options.parts), options.transfer, options.other
+    parts, transfer, other = check_parts(options.parts, "images"), options.transfer, options.other
     if "ood" in parts and isinstance(other, ImageData) and _same(other, data):
         raise SettingError(f"ood is '{other.name}', the data that is evaluated; name other data, or '{NOISE}'.")
     if "transfer" in parts and transfer is not None:

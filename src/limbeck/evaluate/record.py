@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from limbeck.evaluate.accuracy import Score
 from limbeck.evaluate.calibration import Scaled
 from limbeck.evaluate.classification import Classification
 from limbeck.evaluate.cost import Costs
@@ -19,17 +18,56 @@ from limbeck.evaluate.distribution import OutOfDistribution
 from limbeck.evaluate.embedding_map import EmbeddingMap
 from limbeck.evaluate.examples import Example
 from limbeck.evaluate.fidelity import Fidelity
-from limbeck.evaluate.kinds import Count
+from limbeck.evaluate.kinds import Count, Number, Share
 from limbeck.evaluate.retrieval import Retrieval
 from limbeck.evaluate.robustness import Robustness
+from limbeck.evaluate.search.figures import Followed, IndexCosts, MissedQuery, SearchFigures
+from limbeck.evaluate.tasks import TaskFigure
+from limbeck.evaluate.text.figures import Answered, TokenFigures, WritingCosts
 from limbeck.evaluate.transfer import Transfer
 from limbeck.files import atomic_path
 
-SCHEMA = 2
+SCHEMA = 3
+_READ = (2, SCHEMA)
+"""Schema 2 knew images alone; what it has is as it was."""
+
+Kind = Literal["images", "classification", "language", "search"]
+"""What networks were evaluated on: images, texts with classes, text whose next token is told, or a collection."""
+SAMPLES: Mapping[Kind, str] = {
+    "images": "images",
+    "classification": "texts",
+    "language": "tokens",
+    "search": "queries",
+}
+"""What is counted of each kind."""
+_QUALITY: Mapping[Kind, str] = {
+    "images": "accuracy",
+    "classification": "accuracy",
+    "language": "token accuracy",
+    "search": "nDCG@10",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry(Score):
+class Scored:
+    """How often a network is right, over ``count`` samples: images, texts, tokens, or queries.
+
+    accuracy, top5: shares in [0, 1] for which the right class comes first, or is among the first five; of tokens, the next
+    token, without top5; of queries, those for which a relevant document does. nll: mean negative log likelihood in nats; None
+    of queries. agreement: with a teacher the share for which it says the same first (of queries the same document). kl: the
+    mean KL(teacher ‖ student) in nats; None of queries.
+    """
+
+    count: Count
+    accuracy: Share
+    top5: Share | None = None
+    nll: Number | None = None
+    agreement: Share | None = None
+    kl: Number | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Scored):
     """One network of an evaluation: its scores, its role, what it is, and how it was taught where that is known."""
 
     role: Literal["teacher", "student"]
@@ -40,15 +78,17 @@ class Entry(Score):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All figures. Parts that were not asked for are None; the others have one entry for each network, by its name.
+    """All figures. Parts that were not asked for, or are of other kinds of data, are None; the others have one entry for each
+    network, by its name.
 
-    fidelity, examples and the ratios of costs have one for each student. failures: parts that could not be done, and why.
-    remarks: what could not be told, and why. command, versions, when: how, with what and at what time it was made.
+    fidelity, followed, missed, examples and the ratios of costs have one for each student. failures: parts that could not be
+    done, and why. remarks: what could not be told, and why. command, versions, when: how, with what and when it was made.
     """
 
     data: str
     split: str
-    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    kind: Kind = "images"
+    classes: tuple[str, ...]
     networks: Annotated[Mapping[str, Entry], Field(min_length=1)]
     classification: Mapping[str, Classification] | None = None
     calibration: Mapping[str, Scaled] | None = None
@@ -62,6 +102,14 @@ class Evaluation:
     cost: Costs | None = None
     examples: Mapping[str, tuple[Example, ...]] | None = None
     embedding_map: EmbeddingMap | None = None
+    tokens: Mapping[str, TokenFigures] | None = None
+    answers: Answered | None = None
+    writing: WritingCosts | None = None
+    tasks: Mapping[str, tuple[TaskFigure, ...]] | None = None
+    search: Mapping[str, SearchFigures] | None = None
+    followed: Mapping[str, Followed] | None = None
+    missed: Mapping[str, tuple[MissedQuery, ...]] | None = None
+    index: IndexCosts | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     command: str
@@ -72,6 +120,20 @@ class Evaluation:
     def teacher(self) -> str | None:
         """The teacher's name, if there is one."""
         return next((who for who, entry in self.networks.items() if entry.role == "teacher"), None)
+
+    @property
+    def samples(self) -> str:
+        """What was counted, in the plural."""
+        return SAMPLES[self.kind]
+
+    @property
+    def quality_name(self) -> str:
+        """The figure that a network is judged by where there is room for one."""
+        return _QUALITY[self.kind]
+
+    def quality(self, who: str) -> float:
+        """That figure of a network, in [0, 1]."""
+        return self.search[who].ndcg_10 if self.search else self.networks[who].accuracy
 
     @property
     def students(self) -> list[str]:
@@ -105,7 +167,7 @@ def read_evaluation(path: Path) -> Evaluation:
         raise ValueError(f"{path.name} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
         raise ValueError(f"{path.name} is damaged: {_first(error)}") from None
-    if values.get("schema") != SCHEMA:
+    if values.get("schema") not in _READ:
         given = values.get("schema")
         found = f"schema {given!r}" if isinstance(given, int | str) else "no schema"
         raise ValueError(f"{path.name} has {found:.40}; evaluations of schema {SCHEMA} are read. Evaluate once more")
@@ -134,6 +196,8 @@ def _misfits(evaluation: Evaluation) -> Iterator[str]:
             if who not in evaluation.networks:
                 yield f"{part}: there is no network '{who:.40}'"
     classes = len(evaluation.classes)
+    if not classes and evaluation.kind in ("images", "classification"):
+        yield "it has no classes"
     for who, classification in (evaluation.classification or {}).items():
         if len(classification.classes) != classes:
             yield f"classification.{who:.40}: it has {len(classification.classes)} classes, the data {classes}"
@@ -152,12 +216,16 @@ def _named(evaluation: Evaluation) -> Iterator[tuple[str, Iterable[str]]]:
         name: getattr(evaluation, name)
         for name in (
             *("classification", "calibration", "fidelity", "retrieval", "database"),
-            *("distribution", "robustness", "transfer"),
+            *("distribution", "robustness", "transfer", "examples", "tokens", "tasks", "search", "followed", "missed"),
         )
     }
-    parts["examples"] = evaluation.examples
-    if evaluation.cost is not None:
-        parts |= {"cost": evaluation.cost.networks, "cost.ratios": evaluation.cost.ratios}
+    for name in ("cost", "writing", "index"):
+        costs = getattr(evaluation, name)
+        if costs is not None:
+            parts |= {name: costs.networks, f"{name}.ratios": costs.ratios}
+    if evaluation.answers is not None:
+        parts["answers"] = evaluation.answers.networks
+        parts["answers.samples"] = dict.fromkeys(who for each in evaluation.answers.samples for who in each.given)
     if evaluation.embedding_map is not None:
         parts["embedding_map"] = evaluation.embedding_map.networks
     yield from ((name, part or {}) for name, part in parts.items())

@@ -6,40 +6,26 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from limbeck.combination import Combination, open_teacher, parse_combination
+from limbeck.config import RunSettings, TrainSettings
 from limbeck.data import ImageData, load_data
-from limbeck.errors import LimbeckError, NonFiniteError, SettingError
-from limbeck.evaluate.accuracy import score_of
-from limbeck.evaluate.answers import as_module, tapped
-from limbeck.evaluate.bench import TEACHER, Bench, Options, check_classes, split_of
-from limbeck.evaluate.cost import Costs, costs
-from limbeck.evaluate.parts import COST, PARTS, WITH_EMBEDDING, check_options
-from limbeck.evaluate.record import Entry, Evaluation
+from limbeck.errors import LimbeckError, SettingError
+from limbeck.evaluate.bench import TEACHER, Bench, Options
+from limbeck.evaluate.opening import Data, Look, Model, file_of, kind_of, open_bench
+from limbeck.evaluate.parts import COST, PARTS, check_options, check_parts
+from limbeck.evaluate.record import Entry, Evaluation, Scored
 from limbeck.evaluate.training_data import other_damage
-from limbeck.feeds import every_sample
 from limbeck.machine import command_line, now, versions
-from limbeck.models.spec import parse_spec
-from limbeck.networks import Network, open_network, resolve
-from limbeck.signals import Batch
 
 logger = logging.getLogger("limbeck")
-
-# Of these sources a network without weights is random, so its figures would say nothing.
-_RANDOM_WITHOUT_WEIGHTS = ("zoo", "timm", "torchvision")
-
-Model = str | nn.Module | Combination
-"""Run folder, weights file that limbeck wrote, network by name as in NAME@FILE, or the network itself; a teacher of several."""
 
 
 def evaluate_networks(
     models: Model | Mapping[str, Model],
-    data: str | ImageData,
+    data: str | Data,
     *,
     teacher: Model | None = None,
     methods: Mapping[str, str] | None = None,
@@ -47,6 +33,7 @@ def evaluate_networks(
     sizes: Mapping[str, int] | None = None,
     split: str = "test",
     options: Options | None = None,
+    settings: RunSettings | None = None,
     batch_size: int = 128,
     workers: int = 0,
     device: torch.device | str = "cpu",
@@ -59,7 +46,8 @@ def evaluate_networks(
 
     Args:
         models: a network, which is called "model", or several by their names.
-        data: whose classes the networks tell.
+        data: images by name or read, text as tokens (:func:`limbeck.text_feeds.tokens_of`), or a collection in them
+            (:func:`limbeck.search_feeds.search_corpus`).
         teacher: whose students they are, or could be; several as in ``mean(runs/one, runs/two)``, whose embedding and stages
             are those of the principal one.
         methods: how networks were taught, for tables and pages.
@@ -67,34 +55,32 @@ def evaluate_networks(
         sizes: by name, the side of the images that a network takes; its weights', or the data's, where it is not named.
         split: "test", "validation" or "train".
         options: which parts, and their settings; none by default, which gives the scores alone.
+        settings: of text and search, those of a run: how many answers are written, and the most tokens of a text.
         workers: processes that decode images which are not held in memory.
         progress: told in a few words what comes next.
 
     Raises:
-        SettingError: an unknown part or split; a network that does not exist, would be random or cannot take the images; no
-            network, or one that has the teacher's name.
+        SettingError: a part or split that the data has not; a network that does not exist, would be random or
+            cannot take the samples; no network, or one that has the teacher's name.
         WeightsError: weights for other classes or channels. SignalError: a network of other classes than the data's.
         DataError: data that cannot be read, or more than fits into memory. NonFiniteError: logits that are NaN or infinite.
     """
     options = options or Options()
     given = _given(models, teacher)
-    images = data if isinstance(data, ImageData) else load_data(data)
-    parts = check_options(options, images)
-    place = torch.device(device)
-    first = next(iter(every_sample(images, split_of(images, split), 2, place, 0)))
-    bench = Bench(
-        networks={who: _open(each, who, images, first, place, (sizes or {}).get(who)) for who, each in given.items()},
-        data=images,
-        split=split,
-        device=place,
-        batch_size=batch_size,
-        workers=workers,
-        options=options,
+    read = load_data(data) if isinstance(data, str) else data
+    parts = (
+        check_options(options, read)
+        if isinstance(read, ImageData)
+        else check_parts(options.parts, kind_of(read), options)
     )
-    if split == "train":
-        bench.remarks.extend(f"the training split was changed on purpose: {words}." for words in images.damage)
-    if split == "train" or "database" in parts:
-        bench.remarks.extend(other_damage(given, images))
+    place = torch.device(device)
+    look = Look(split, place, batch_size, workers, options, settings or TrainSettings())
+    bench = open_bench(given, read, look, sizes or {})
+    if isinstance(read, ImageData):
+        if split == "train":
+            bench.remarks.extend(f"the training split was changed on purpose: {words}." for words in read.damage)
+        if split == "train" or "database" in parts:
+            bench.remarks.extend(other_damage(given, read))
     say = progress or _say_nothing
     found: dict[str, Any] = {}
     failures: dict[str, str] = {}
@@ -109,24 +95,40 @@ def evaluate_networks(
             logger.info("%s failed", part, exc_info=True)
             failures[part] = f"{type(error).__name__}: {error}"
 
+    known = PARTS[bench.kind]
     if COST in parts:  # before anything is tapped: taps keep tensors alive
-        add(COST, lambda: {"cost": _cost(bench, given, first)})
-    _tap(bench, first, parts, classifiers or {})
+        add(COST, lambda: bench.costs({who: file_of(model, bench.kind) for who, model in given.items()}))
+    if any(known[name].with_embedding for name in parts):
+        bench.tap(parts, classifiers or {})
     say("scores")
-    entries = _entries(bench, methods or {})
-    for name in (name for name in PARTS if name in parts):
-        add(name, partial(PARTS[name], bench))
+    scored, told = bench.scores()
+    found.update(told)
+    for name, part in known.items():
+        if name in parts and part.run is not None:
+            add(name, partial(part.run, bench))
     return Evaluation(
-        data=images.name,
+        data=bench.name,
         split=split,
-        classes=tuple(images.classes),
-        networks=entries,
+        kind=bench.kind,
+        classes=bench.classes,
+        networks={who: _entry(bench, who, each, (methods or {}).get(who)) for who, each in scored.items()},
         failures=failures,
         remarks=tuple(bench.remarks),
         command=command_line(),
         versions=versions(),
         when=now(),
         **found,
+    )
+
+
+def _entry(bench: Bench, who: str, scored: Scored, method: str | None) -> Entry:
+    network = bench.networks[who]
+    return Entry(
+        **asdict(scored),
+        role=TEACHER if who == TEACHER else "student",
+        model=network.name,
+        method=method,
+        parameters=network.parameters,
     )
 
 
@@ -142,85 +144,3 @@ def _given(models: Model | Mapping[str, Model], teacher: Model | None) -> dict[s
 
 def _say_nothing(line: str) -> None:
     return None
-
-
-def _open(model: Model, who: str, data: ImageData, probe: Batch, device: torch.device, size: int | None) -> Network:
-    def open_one(each: str | nn.Module, principal: bool) -> Network:
-        return _open_one(each, who, data, probe, device, size)
-
-    network = open_teacher(model, open_one) if who == TEACHER else open_one(_one(model, who), True)
-    for each in network.all:
-        each.tapped.eval()
-    with torch.no_grad():  # refused now, and not after a pass over the whole split
-        for each in network.all:
-            name = f"{who}, {each.name}" if network.beside else who
-            check_classes(name, each.tapped(each.preprocess(probe.inputs.to(device))).logits, data)
-    return network
-
-
-def _one(model: Model, who: str) -> str | nn.Module:
-    if isinstance(model, Combination) or (isinstance(model, str) and parse_combination(model) is not None):
-        raise SettingError(f"{who}: {model} are several networks, which a teacher may be and a student cannot.")
-    return model
-
-
-def _open_one(
-    model: str | nn.Module, who: str, data: ImageData, probe: Batch, device: torch.device, size: int | None
-) -> Network:
-    if isinstance(model, str):
-        spec = parse_spec(resolve(model))
-        if spec.source == "zoo" and "/" in spec.name:
-            raise SettingError(f"{who}: there is no run folder or weights file {model}.")
-        if spec.weights is None and spec.source in _RANDOM_WITHOUT_WEIGHTS:
-            raise SettingError(f"{who}: {model} names no weights, so the network would be random; write {model}@FILE.")
-    return open_network(
-        model, who=who, data=data, probe=probe, device=device, classifier=None, image_size=size, embedding=False
-    )
-
-
-def _tap(bench: Bench, probe: Batch, parts: set[str], classifiers: Mapping[str, str]) -> None:
-    if not parts & WITH_EMBEDDING:
-        return
-    for who, network in bench.networks.items():
-        bench.networks[who], remarks = tapped(
-            network, probe, stages="fidelity" in parts, classifier=classifiers.get(who)
-        )
-        for remark in remarks:
-            bench.say(f"{who}: {remark}")
-
-
-def _entries(bench: Bench, methods: Mapping[str, str]) -> dict[str, Entry]:
-    gathered = bench.gathered()
-    teacher = gathered[TEACHER].logits if TEACHER in gathered else None
-    found = {}
-    for who, each in gathered.items():
-        try:
-            score = score_of(each.logits, each.labels, None if who == TEACHER else teacher)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{who}: {error}") from None
-        network = bench.networks[who]
-        found[who] = Entry(
-            **asdict(score),
-            role=TEACHER if who == TEACHER else "student",
-            model=network.name,
-            method=methods.get(who),
-            parameters=network.parameters,
-        )
-    return found
-
-
-def _cost(bench: Bench, given: Mapping[str, Model], first: Batch) -> Costs:
-    images = first.inputs[:1].to(bench.device)
-    return costs(
-        {who: as_module(network, images) for who, network in bench.networks.items()},
-        batch_size=bench.batch_size,
-        files={who: _file(model) for who, model in given.items()},
-        teacher=TEACHER,
-    )
-
-
-def _file(model: Model) -> Path | None:
-    if not isinstance(model, str) or parse_combination(model) is not None:
-        return None
-    weights = parse_spec(resolve(model)).weights
-    return None if weights is None else Path(weights).expanduser()

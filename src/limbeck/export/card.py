@@ -11,12 +11,12 @@ from limbeck.export.subject import Subject
 from limbeck.report.card import load_lines
 
 if TYPE_CHECKING:
-    from limbeck.export.run import ExportResult
+    from limbeck.export.images import ImageExport
 
 _LISTED = 200
 
 
-def export_card(result: ExportResult, subject: Subject) -> str:
+def export_card(result: ImageExport, subject: Subject) -> str:
     """Markdown with front matter: what the files take and give, how exact they are, and how to load each."""
     tags = ["image-classification", "limbeck", *(file.format for file in result.files)]
     lines = ["---", "library_name: limbeck", f"tags: [{', '.join(tags)}]"]
@@ -38,7 +38,7 @@ def export_card(result: ExportResult, subject: Subject) -> str:
     return "\n".join(lines)
 
 
-def _interface(result: ExportResult, subject: Subject) -> list[str]:
+def _interface(result: ImageExport, subject: Subject) -> list[str]:
     batch = "batch" if result.dynamic_batch else "1"
     channels, height, width = result.shape
     kind = "pixels from 0 to 255" if subject.preprocess is not None else "normalised pixels"
@@ -72,7 +72,7 @@ def _numbers(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.6g}' for value in values)})"
 
 
-def _torch_input(result: ExportResult, subject: Subject) -> list[str]:
+def _torch_input(result: ImageExport, subject: Subject) -> list[str]:
     if subject.preprocess is not None:
         return [f"images = torch.randint(0, 256, {(1, *result.shape)}, dtype=torch.uint8)"]
     return [f"images = torch.rand{(1, *result.shape)}  # pixels from 0 to 1", *_normalise(subject, "torch.tensor")]
@@ -86,18 +86,18 @@ def _normalise(subject: Subject, make: str) -> list[str]:
     return [f"images = (images - {mean_text}) / {std_text}"]
 
 
-def _safetensors(result: ExportResult, subject: Subject) -> list[str]:
+def _safetensors(result: ImageExport, subject: Subject) -> list[str]:
     preprocess = None if subject.preprocess is None else subject.preprocess.settings
     images = _torch_input(result, subject)
     return load_lines(result.model, NAMES["safetensors"], subject.create, images, preprocess)
 
 
-def _torch(result: ExportResult, subject: Subject) -> list[str]:
+def _torch(result: ImageExport, subject: Subject) -> list[str]:
     lines = ["import torch", "", f'network = torch.export.load("{NAMES["torch"]}").module()']
     return [*lines, *_torch_input(result, subject), "with torch.no_grad():", "    logits = network(images)"]
 
 
-def _onnx(result: ExportResult, subject: Subject) -> list[str]:
+def _onnx(result: ImageExport, subject: Subject) -> list[str]:
     shape = (1, *result.shape)
     lines = ["import numpy as np", "import onnxruntime", ""]
     lines.append(f'session = onnxruntime.InferenceSession("{NAMES["onnx"]}", providers=["CPUExecutionProvider"])')

@@ -4,97 +4,75 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from limbeck.config import ExportSettings
 from limbeck.errors import SettingError
-from limbeck.export.formats import NAMES, ExportError, Predict, Writer, check_packages
-from limbeck.export.subject import Subject, open_subject
-from limbeck.files import atomic_path
+from limbeck.export.exporter import ExportedFile, Exporter, ExportResult
+from limbeck.export.formats import ExportError
+from limbeck.export.images import ImageExporter
+from limbeck.export.text import TextExporter
+from limbeck.files import atomic_folder, atomic_path
+from limbeck.plugins import load_plugins
 
 logger = logging.getLogger("limbeck")
 
 README = "README.md"
-_BATCHES = (1, 2, 7)
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """A written file. difference: its largest, as a share of the largest logit of the network in PyTorch."""
-
-    format: str
-    path: Path
-    size: int
-    difference: float
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """What was written, and what it takes and gives.
-
-    shape: (C, H, W) of the input, in ``dtype``; with ``dynamic_batch`` any number of images at once, else one.
-    """
-
-    folder: Path
-    files: tuple[ExportedFile, ...]
-    model: str
-    parameters: int
-    shape: tuple[int, int, int]
-    dtype: str
-    dynamic_batch: bool
-    num_classes: int
-    classes: tuple[str, ...] | None
-    opset: int | None
-    tolerance: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        values = asdict(self) | {"folder": str(self.folder)}
-        values["files"] = [asdict(file) | {"path": str(file.path)} for file in self.files]
-        return values
 
 
 def run_export(settings: ExportSettings, say: Callable[[str], None] = logger.info) -> ExportResult:
     """Write a network in the formats asked for, with a model card, and check each file against the network in PyTorch.
 
-    Every file is opened again and run on random images, in batches of 1, 2 and 7 (of 1 without ``dynamic_batch``). Nothing
-    is left behind when one of them fails.
+    Every file is opened again and run: of a network on images on random images, in batches of 1, 2 and 7 (of 1 without
+    ``dynamic_batch``), of one on text on random tokens, in such batches of rows of several lengths. Nothing is left behind
+    when one of them fails.
 
     Args:
         say: gets a line for each thing a user wants to know.
 
     Raises:
-        SettingError: a setting that cannot be used, or a file that exists while ``overwrite`` is not set.
+        SettingError: a setting that cannot be used, a format that such a network has not, or a file that exists while
+            ``overwrite`` is not set.
         MissingExtraError: ONNX is asked for and its packages are not installed.
         ExportError: a format cannot hold the network, or a file differs by more than ``tolerance``.
     """
-    from limbeck.export.card import export_card
-
-    formats = [kind for kind in NAMES if kind in settings.to]
-    check_packages(formats)
-    paths = {name: settings.output / name for name in [*(NAMES[kind] for kind in formats), README]}
+    if not settings.model:
+        raise SettingError(
+            "model is not given; name a run's folder, a weights file, or a network as in resnet8x4@FILE."
+        )
+    load_plugins(settings.plugins)
+    exporter = _exporter(settings)
+    formats = exporter.formats()
+    paths = {name: settings.output / name for name in (*formats.values(), README)}
     _check_free(settings, list(paths.values()))
-    subject = open_subject(settings)
-    say(f"model       {subject.name}: {subject.num_classes} classes, input {subject.dtype} {subject.shape}")
-    if subject.random:
-        say(f"            its weights are random; name a file to export trained ones, as in {subject.name}@FILE")
-    writer = Writer(subject, settings.dynamic_batch)
+    exporter.open(say)
     with _folder(settings.output), ExitStack() as stack:
-        temporary = {name: stack.enter_context(atomic_path(path)) for name, path in paths.items()}
+        temporary = {name: stack.enter_context(_atomic(exporter, name, path)) for name, path in paths.items()}
         files = []
-        for kind in formats:
-            name = NAMES[kind]
-            difference = _write(writer, kind, temporary[name], settings)
-            files.append(ExportedFile(kind, paths[name], temporary[name].stat().st_size, difference))
+        for kind, name in formats.items():
+            difference = _write(exporter, kind, temporary[name], settings.tolerance)
+            files.append(ExportedFile(kind, paths[name], _size(temporary[name]), difference))
             say(f"{kind:<11} {paths[name]}: {files[-1].size:,} bytes, differs by {difference:.1e}")
-        result = _result(settings, subject, files, writer.opset)
-        temporary[README].write_text(export_card(result, subject), encoding="utf-8")
+        result = exporter.result(tuple(files))
+        temporary[README].write_text(exporter.card(result), encoding="utf-8")
     return result
+
+
+def _exporter(settings: ExportSettings) -> Exporter:
+    """How a network of this kind is exported, as its file or its folder says."""
+    about = TextExporter.of(settings)
+    return ImageExporter(settings) if about is None else about
+
+
+def _atomic(exporter: Exporter, name: str, path: Path) -> AbstractContextManager[Path]:
+    return atomic_folder(path) if name in exporter.folders else atomic_path(path)
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _check_free(settings: ExportSettings, paths: list[Path]) -> None:
@@ -121,44 +99,12 @@ def _folder(path: Path) -> Iterator[None]:
             path.rmdir()
 
 
-def _write(writer: Writer, kind: str, path: Path, settings: ExportSettings) -> float:
-    writer.write(kind, path)
-    batches = _BATCHES if settings.dynamic_batch else _BATCHES[:1]
-    difference = max(_difference(writer.subject, writer.open(kind, path), batch) for batch in batches)
+def _write(exporter: Exporter, kind: str, path: Path, tolerance: float) -> float:
+    difference = exporter.write(kind, path)
     # Written so that a difference of NaN is an error too.
-    if not difference <= settings.tolerance:
+    if not difference <= tolerance:
         raise ExportError(
-            f"{kind}: the logits of the written file differ from the network's in PyTorch by {difference:.1e} of the largest "
-            f"logit, and tolerance is {settings.tolerance:g}; nothing was kept."
+            f"{kind}: the {exporter.output} of the written file differ from the network's in PyTorch by {difference:.1e} of "
+            f"the largest, and tolerance is {tolerance:g}; nothing was kept."
         )
     return difference
-
-
-@torch.no_grad()
-def _difference(subject: Subject, predict: Predict, batch: int) -> float:
-    images = subject.example(batch, seed=batch)
-    wanted = subject.servable(images)
-    largest = float(wanted.abs().max())
-    if not wanted.isfinite().all():
-        raise ExportError(f"{subject.name} gives logits that are NaN or infinite for random images.")
-    found = predict(images)
-    if found.shape != wanted.shape:
-        return float("inf")
-    difference = float((found - wanted).abs().max())
-    return difference / largest if largest else difference
-
-
-def _result(settings: ExportSettings, subject: Subject, files: list[ExportedFile], opset: int | None) -> ExportResult:
-    return ExportResult(
-        folder=settings.output,
-        files=tuple(files),
-        model=subject.name,
-        parameters=sum(parameter.numel() for parameter in subject.network.parameters()),
-        shape=subject.shape,
-        dtype=str(subject.dtype).removeprefix("torch."),
-        dynamic_batch=settings.dynamic_batch,
-        num_classes=subject.num_classes,
-        classes=subject.classes,
-        opset=opset,
-        tolerance=settings.tolerance,
-    )

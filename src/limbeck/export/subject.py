@@ -17,7 +17,6 @@ from limbeck.feeds import read_data
 from limbeck.models import InputSpec, create_model
 from limbeck.models.spec import PRETRAINED, ModelSpec, parse_spec
 from limbeck.networks import card_input, card_side, read_card, resolve
-from limbeck.plugins import load_plugins
 from limbeck.taps import logits_of
 
 Shape = tuple[int, int, int]
@@ -85,15 +84,10 @@ def open_subject(settings: ExportSettings) -> Subject:
     """The network that the settings name, with what its file, its data set and the settings say of it.
 
     Raises:
-        SettingError: no model is named, two sources contradict each other, or something needed is said nowhere.
+        SettingError: two sources contradict each other, or something needed is said nowhere.
         WeightsError: the weights do not fit.
     """
-    if not settings.model:
-        raise SettingError(
-            "model is not given; name a run's folder, a weights file, or a network as in resnet8x4@FILE."
-        )
-    load_plugins(settings.plugins)
-    text = resolve(settings.model)
+    text = resolve(settings.model or "")
     parsed = parse_spec(text)
     facts = read_card(parsed.weights or "")
     data = _data(settings, facts)

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.config import RunSettings
+from limbeck.errors import SettingError
 from limbeck.evaluate import Score
+from limbeck.evaluate.judge import Judge
+from limbeck.models.spec import ModelSpec
 from limbeck.networks import Network
 from limbeck.runs import RunFolder
 from limbeck.signals import Batch
@@ -23,6 +26,14 @@ class Examined:
 
     figures: Mapping[str, float] = field(default_factory=dict)
     details: Any = None
+
+
+def by_accuracy_alone(settings: RunSettings, samples: str) -> None:
+    """Raise SettingError where weights are to be selected by a figure that such samples have not."""
+    if settings.validate_by != "accuracy":
+        raise SettingError(
+            f"validate_by={settings.validate_by} is for collections that are searched, not for {samples}."
+        )
 
 
 class Modality(Protocol):
@@ -50,6 +61,14 @@ class Modality(Protocol):
         """(N,) int64 label of each training sample by its index; None where they are not known."""
         ...
 
+    @staticmethod
+    def spec(model: str) -> ModelSpec:
+        """The parts of the text that names a network: a run's folder, a weights file, or a name.
+
+        Raises SettingError where the text cannot be read.
+        """
+        ...
+
     def open(
         self,
         model: str | nn.Module,
@@ -70,6 +89,13 @@ class Modality(Protocol):
 
     def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
         """More about a network that got this score on the test split."""
+        ...
+
+    def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:
+        """What selects a student's weights on the validation split; None for the accuracy alone.
+
+        Raises SettingError where the settings ask for what this data has not.
+        """
         ...
 
     def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.evaluate import Score
-from limbeck.modalities.base import Examined
-from limbeck.networks import Network, card, open_network
+from limbeck.evaluate.judge import Judge
+from limbeck.modalities.base import Examined, by_accuracy_alone
+from limbeck.models.spec import ModelSpec, parse_spec
+from limbeck.networks import Network, card, open_network, resolve
 from limbeck.runs import RunFolder
 from limbeck.signals import Batch
 from limbeck.tasks.vision import VisionTask
@@ -51,6 +53,10 @@ class Images:
     def labels_by_index(self) -> Tensor | None:
         return None if self.data is None else self.data.train.labels_by_index()
 
+    @staticmethod
+    def spec(model: str) -> ModelSpec:
+        return parse_spec(resolve(model))
+
     def open(
         self,
         model: str | nn.Module,
@@ -78,6 +84,10 @@ class Images:
 
     def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
         return Examined()
+
+    def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:
+        by_accuracy_alone(settings, self.samples)
+        return None
 
     def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
         """Weights are all there is."""

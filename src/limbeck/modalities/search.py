@@ -14,14 +14,15 @@ from limbeck.config import RunSettings
 from limbeck.data.search import Reading, SearchCorpus, Tokenising, tokenizer_facts, tokenizer_of
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.evaluate import Score
+from limbeck.evaluate.judge import Judge
 from limbeck.evaluate.search import check_same_similarity
 from limbeck.modalities.base import Examined
 from limbeck.models.encoders import Encoder, create_encoder, encoder_of
-from limbeck.models.spec import parse_spec
+from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import CARD, Network, read_card, resolve
 from limbeck.pair_taps import PairTapped
 from limbeck.runs import ENCODER, SEARCHED, RunFolder
-from limbeck.searching import Searched, searched, told_beside
+from limbeck.searching import Searched, ndcg_of, searched, told_beside
 from limbeck.signals import Batch
 from limbeck.taps import evaluating
 from limbeck.tasks.search import SearchTask
@@ -63,6 +64,10 @@ class Search:
 
     def labels_by_index(self) -> Tensor | None:
         return None
+
+    @staticmethod
+    def spec(model: str) -> ModelSpec:
+        return parse_spec(_resolved(model), unprefixed="language")
 
     def open(
         self,
@@ -113,6 +118,30 @@ class Search:
         )
         return Examined(found.figures, found)
 
+    def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:
+        if settings.validate_by == "accuracy":
+            return None
+        if "val" not in self.corpus.pairs:
+            raise SettingError(
+                f"validate_by: {self.corpus.name} has no queries for validation; set val_fraction above 0."
+            )
+
+        def ndcg(network: nn.Module) -> float:
+            encoder = network.network if isinstance(network, PairTapped) else network
+            assert isinstance(encoder, Encoder)
+            texts = self.corpus.texts[reading_of(encoder, self.max_length).key]
+            return ndcg_of(
+                encoder,
+                self.corpus.data,
+                texts,
+                similarity=encoder.similarity,
+                batch_size=settings.batch_size,
+                device=device,
+                part="val",
+            )
+
+        return Judge("ndcg_10", ndcg)
+
     def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
         assert isinstance(network, Encoder)
         target = folder.path / ENCODER
@@ -150,7 +179,7 @@ def opened(
     """
     if isinstance(model, str):
         spec = _resolved(model)
-        facts = read_card(parse_spec(spec, unprefixed="language").weights or "")
+        facts = read_card(Search.spec(model).weights or "")
         if "tokenizer" in facts:
             tokenizer = tokenizer_of(facts["tokenizer"])
         created = create_encoder(
@@ -173,7 +202,7 @@ def has_tokenizer(model: str | nn.Module) -> bool:
     """Whether an encoder brings its own tokenizer, as those do that are modules, from folders or from files of weights."""
     if not isinstance(model, str):
         return True
-    parsed = parse_spec(_resolved(model), unprefixed="language")
+    parsed = Search.spec(model)
     return parsed.source == "hf" or "tokenizer" in read_card(parsed.weights or "")
 
 

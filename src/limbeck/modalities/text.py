@@ -15,8 +15,10 @@ from limbeck.config import DistillSettings, RunSettings
 from limbeck.data.text import TokenData
 from limbeck.errors import DataError, LimbeckError, SettingError, WeightsError
 from limbeck.evaluate import Score
-from limbeck.modalities.base import Examined
+from limbeck.evaluate.judge import Judge
+from limbeck.modalities.base import Examined, by_accuracy_alone
 from limbeck.models.language import context_of, create_language_model, vocabulary_of
+from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import CARD, Network, resolve
 from limbeck.policies import Policy, parse_sampling
 from limbeck.runs import TEST_ANSWERS, RunFolder
@@ -69,6 +71,10 @@ class Text:
 
     def labels_by_index(self) -> Tensor | None:
         return None
+
+    @staticmethod
+    def spec(model: str) -> ModelSpec:
+        return parse_spec(resolve(model), unprefixed="language")
 
     def open(
         self,
@@ -177,6 +183,10 @@ class Text:
         perplexity = math.exp(score.nll) if score.nll < _LARGEST else math.inf
         return Examined({"perplexity": perplexity, **figures_of(answers, settings)}, answers)
 
+    def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:
+        by_accuracy_alone(settings, self.samples)
+        return None
+
     def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
         answers = () if student is None else student.details
         if answers:
@@ -191,6 +201,7 @@ class Text:
             "task": self.data.task,
             "tokenizer": dict(self.data.tokenizer_facts),
             "max_length": self.data.max_length,
+            "context": context_of(network.tapped.network),
         }
         if not self._causal:
             facts["classes"] = list(self.data.text.classes)

@@ -132,21 +132,27 @@ def _of_evaluation(evaluation: Evaluation) -> tuple[str, str] | None:
     students = evaluation.students
     if not students:
         return None
-    who = max(students, key=lambda student: evaluation.networks[student].accuracy)
+    who = max(students, key=evaluation.quality)
     best, teacher = evaluation.networks[who], evaluation.networks.get(evaluation.teacher or "")
+    name, reached = evaluation.quality_name, evaluation.quality(who)
     sure = (
-        f"Accuracy {100 * best.accuracy:.2f} % on {best.count:,} images of {evaluation.data}, {evaluation.split} "
-        "(one network, so without an error bar)."
+        f"{name[0].upper()}{name[1:]} {_written(evaluation, reached, 2)} on {best.count:,} {evaluation.samples} of "
+        f"{evaluation.data}, {evaluation.split} (one network, so without an error bar)."
     )
     if len(students) > 1:
         sure = f"The best of {len(students)} students here. {sure}"
-    if teacher is None or not teacher.accuracy:
-        return f"{who} reaches {100 * best.accuracy:.1f} % accuracy on {evaluation.data}", sure
+    theirs = 0.0 if teacher is None else evaluation.quality(evaluation.teacher or "")
+    if teacher is None or not theirs:
+        return f"{who} reaches {_written(evaluation, reached, 1)} {name} on {evaluation.data}", sure
     cost = _price_in(evaluation, who)
     ratio = teacher.parameters / best.parameters if best.parameters and teacher.parameters else None
     words = cost_words(cost, ratio)
-    main = f"{who} keeps {_kept_share(best.accuracy / teacher.accuracy)} % of the teacher's accuracy"
+    main = f"{who} keeps {_kept_share(reached / theirs)} % of the teacher's {name}"
     return main + (f" at {words}" if words else ""), " ".join(filter(None, (sure, _timing(cost))))
+
+
+def _written(evaluation: Evaluation, value: float, digits: int) -> str:
+    return f"{value:.4f}" if evaluation.kind == "search" else f"{100 * value:.{digits}f} %"
 
 
 def _price_in(evaluation: Evaluation, student: str) -> Price | None:

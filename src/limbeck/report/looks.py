@@ -33,7 +33,7 @@ def network_numbers(evaluation: Evaluation, methods: dict[str, int]) -> dict[str
     taken = {0}
     for who in evaluation.students:
         method = evaluation.networks[who].method
-        number = methods.get(method or "") or 1 + max(*methods.values(), *taken)
+        number = methods.get(method or "") or 1 + max([*methods.values(), *taken])
         while number in taken:
             number += len(MARKERS)
         found[who] = number

@@ -257,7 +257,7 @@ def test_many_students_show_the_best_and_tables_have_all(make: Make) -> None:
     sections = sections_of(make(students=students[::-1]))
 
     assert [plate.title for plate in sections["classes"].plates] == ["m11", "m10", "m9", "m8", "m7"]
-    assert "Figures show the 5 most accurate of 12 students." in sections["classes"].lead
+    assert "Figures show the 5 best of 12 students." in sections["classes"].lead
     assert [row[0] for row in rows_of(sections["overview"])] == ["network", "teacher", *students[::-1]]
     legend = sections["robustness"].plates[0].legend
     # All are of one method, and so of one colour; dashes and markers tell them apart.
@@ -267,7 +267,7 @@ def test_many_students_show_the_best_and_tables_have_all(make: Make) -> None:
 def test_a_few_left_out_are_named(make: Make) -> None:
     lead = sections_of(make(students=[f"m{place}" for place in range(7)]))["reliability"].lead
 
-    assert lead.endswith("Figures show the 5 most accurate of 7 students; m5 and m6 are left out.")
+    assert lead.endswith("Figures show the 5 best of 7 students; m5 and m6 are left out.")
 
 
 def test_too_many_classes_have_no_heat_map_but_a_reason(make: Make) -> None:

@@ -31,12 +31,12 @@ class Cast:
 
 
 def cast(evaluation: Evaluation, having: Collection[str], looks: Mapping[str, int]) -> Cast:
-    """Teacher and students of those in ``having``: of more than five students the most accurate, in their order.
+    """Teacher and students of those in ``having``: of more than five students the best by accuracy, or by what stands for it.
 
     looks: the number of each network's colour; 0 is the teacher's.
     """
     students = [who for who in evaluation.students if who in having]
-    best = sorted(students, key=lambda who: evaluation.networks[who].accuracy, reverse=True)[:MOST_STUDENTS]
+    best = sorted(students, key=evaluation.quality, reverse=True)[:MOST_STUDENTS]
     shown = [who for who in students if who in best]
     numbers = {who: looks[who] for who in shown}
     if evaluation.teacher is not None and evaluation.teacher in having:
@@ -49,7 +49,7 @@ def _remark(count: int, left: Sequence[str]) -> str:
         return ""
     # A page that names a dozen of them in each section is read by nobody.
     names = f"; {listed(left)} {'is' if len(left) == 1 else 'are'} left out" if len(left) <= _NAMED else ""
-    return f" Figures show the {MOST_STUDENTS} most accurate of {count} students{names}."
+    return f" Figures show the {MOST_STUDENTS} best of {count} students{names}."
 
 
 def in_order(evaluation: Evaluation, having: Collection[str]) -> list[str]:

@@ -33,10 +33,11 @@ def cost(evaluation: Evaluation, prefix: str, numbers: Mapping[str, int]) -> lis
     plates += [_latency(evaluation, costs, size, numbers, f"{prefix}-latency-{size}") for size in sizes]
     shown = in_order(evaluation, costs.networks)
     rows = [_row(who, costs.networks[who], list(sizes)) for who in shown]
-    body = table("Cost of the networks", _columns(list(sizes)), rows, teachers(evaluation))
+    body = table("Cost of the networks", _columns(evaluation, list(sizes)), rows, teachers(evaluation))
     body += _ratios(evaluation, costs, list(sizes))
     lead = (
-        f"Operations of one image; time and memory measured on {costs.device}, the networks in turn, preprocessing left out."
+        f"Operations of one {_one(evaluation)}{_length(costs)}; time and memory measured on {costs.device}, the networks in "
+        "turn, preprocessing left out."
         f"{cast(evaluation, costs.networks, numbers).remark}"
     )
     return [Section(f"{prefix}-cost", "Cost", tuple(plate for plate in plates if plate is not None), body, lead)]
@@ -57,22 +58,37 @@ def _against(evaluation: Evaluation, costs: Costs, numbers: Mapping[str, int], n
     having = {who: each for who, each in costs.networks.items() if each.macs > 0}
     shown = cast(evaluation, having, numbers)
     found = [
-        _Point(who, having[who].macs, 100 * evaluation.networks[who].accuracy, number)
-        for who, number in shown.numbers.items()
+        _Point(who, having[who].macs, 100 * evaluation.quality(who), number) for who, number in shown.numbers.items()
     ]
     if not found:
         return None
     told = "; ".join(f"{point.label} {point.accuracy:.1f} % with {point.macs:,}" for point in found)
     return Plate(
         name,
-        "Accuracy against cost",
-        "Multiply-accumulates of one image, on a logarithmic axis: up and to the left is better.",
-        f"Accuracy against multiply-accumulates of one image: {told}.",
-        _scatter(found),
+        f"{_quality(evaluation)} against cost",
+        f"Multiply-accumulates of one {_one(evaluation)}, on a logarithmic axis: up and to the left is better.",
+        f"{_quality(evaluation)} against multiply-accumulates of one {_one(evaluation)}: {told}.",
+        _scatter(found, _one(evaluation), evaluation.quality_name),
     )
 
 
-def _scatter(found: Sequence[_Point]) -> Draw:
+def _one(evaluation: Evaluation) -> str:
+    """What costs are of."""
+    return "image" if evaluation.kind == "images" else "text"
+
+
+def _length(costs: Costs) -> str:
+    """The tokens of the text, which teacher and student may count differently."""
+    tokens = dict.fromkeys(f"{each.input[0]:,}" for each in costs.networks.values() if len(each.input) == 1)
+    return f" of {' or '.join(tokens)} tokens" if tokens else ""
+
+
+def _quality(evaluation: Evaluation) -> str:
+    name = evaluation.quality_name
+    return f"{name[0].upper()}{name[1:]}" if name.islower() else name
+
+
+def _scatter(found: Sequence[_Point], one: str, quality: str) -> Draw:
     def draw(palette: Palette) -> Figure:
         with sheet(palette, _SIZE) as figure:
             axes = figure.subplots()
@@ -95,8 +111,8 @@ def _scatter(found: Sequence[_Point]) -> Draw:
                     color=palette.ink,
                     arrowprops={"arrowstyle": "-", "color": palette.grid, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
                 )
-            axes.set_xlabel("multiply-accumulates of one image")
-            axes.set_ylabel("accuracy, %")
+            axes.set_xlabel(f"multiply-accumulates of one {one}")
+            axes.set_ylabel(f"{quality}, %")
             over_decades(axes, [point.macs for point in found], EngFormatter(sep=""))
             quiet(axes, palette)
         return figure
@@ -144,7 +160,8 @@ def _latency(evaluation: Evaluation, costs: Costs, size: int, numbers: Mapping[s
         )
         for who, number in shown.numbers.items()
     ]
-    images = "1 image" if size == 1 else f"{size:,} images"
+    one = _one(evaluation)
+    images = f"1 {one}" if size == 1 else f"{size:,} {one}s"
     told = "; ".join(
         f"{who} {_time(found[who].median_ms)} ms (quartiles {_time(found[who].low_ms)} to {_time(found[who].high_ms)})"
         for who in rows
@@ -170,15 +187,16 @@ def _wide(found: Mapping[str, Latency]) -> bool:
 # Tables
 
 
-def _columns(sizes: Sequence[int]) -> list[Column]:
+def _columns(evaluation: Evaluation, sizes: Sequence[int]) -> list[Column]:
+    one = _one(evaluation)
     return [
         Column("network", "Its short name", number=False),
         Column("parameters", "Number of parameters"),
-        Column("MACs", "Multiply-accumulates of one image"),
+        Column("MACs", f"Multiply-accumulates of one {one}"),
         Column("weights", "Bytes of weights and buffers"),
         Column("file", "Bytes of the weights file"),
-        *(Column(f"ms at {size:,}", f"Median milliseconds of a forward pass of {size:,} images") for size in sizes),
-        *(Column(f"images/s at {size:,}", f"Images a second at batches of {size:,}") for size in sizes),
+        *(Column(f"ms at {size:,}", f"Median milliseconds of a forward pass of {size:,} {one}s") for size in sizes),
+        *(Column(f"{one}s/s at {size:,}", f"{one.capitalize()}s a second at batches of {size:,}") for size in sizes),
         Column("memory", "Most bytes alive in a forward pass of the larger batch"),
     ]
 
@@ -201,9 +219,10 @@ def _ratios(evaluation: Evaluation, costs: Costs, sizes: Sequence[int]) -> str:
     found = costs.ratios
     if not found:
         return ""
+    name = evaluation.quality_name
     columns = [
         Column("teacher ÷ student", "The student", number=False),
-        Column("accuracy kept", "The student's accuracy over the teacher's"),
+        Column(f"{name} kept", f"The student's {name} over the teacher's"),
         Column("parameters", "The teacher's parameters over the student's"),
         Column("MACs", "The teacher's multiply-accumulates over the student's"),
         Column("weights", "The teacher's bytes over the student's"),
@@ -219,8 +238,8 @@ def _ratios(evaluation: Evaluation, costs: Costs, sizes: Sequence[int]) -> str:
 
 
 def _ratio_row(evaluation: Evaluation, who: str, found: Ratios, sizes: int) -> list[Cell]:
-    teacher = evaluation.networks[evaluation.teacher].accuracy if evaluation.teacher is not None else 0.0
-    kept = evaluation.networks[who].accuracy / teacher if teacher else None
+    teacher = evaluation.quality(evaluation.teacher) if evaluation.teacher is not None else 0.0
+    kept = evaluation.quality(who) / teacher if teacher else None
     times = [*found.latency, *[None] * sizes][:sizes]
     figures = (found.parameters, found.macs, found.bytes, *times, found.memory_bytes)
     return [Cell(who), figure(kept, percent), *(figure(value, lambda value: f"{value:.1f} ×") for value in figures)]

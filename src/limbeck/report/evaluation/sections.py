@@ -11,8 +11,10 @@ from limbeck.report.evaluation.correlation import correlation
 from limbeck.report.evaluation.cost import cost
 from limbeck.report.evaluation.elsewhere import elsewhere
 from limbeck.report.evaluation.embedding import embedding
+from limbeck.report.evaluation.encoders import followed, index, missed
 from limbeck.report.evaluation.examples import examples
 from limbeck.report.evaluation.fidelity import fidelity
+from limbeck.report.evaluation.language import answers, tasks, writing
 from limbeck.report.evaluation.overview import overview
 from limbeck.report.evaluation.reliability import reliability
 from limbeck.report.evaluation.robustness import robustness
@@ -21,6 +23,12 @@ from limbeck.report.sections import Section
 
 _PARTS: Sequence[Callable[[Evaluation, str, Mapping[str, int]], list[Section]]] = (
     cost,
+    writing,
+    index,
+    answers,
+    tasks,
+    followed,
+    missed,
     classes,
     examples,
     fidelity,
