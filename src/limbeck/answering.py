@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from torch import nn
 
 from limbeck.authoring import prompts_of
 from limbeck.config import RunSettings
-from limbeck.data.text import EvalTokenBatches, TokenData
+from limbeck.data.text import TokenData
 from limbeck.data.text.chat import as_chat
+from limbeck.data.text.collate import Collate
 from limbeck.data.text.examples import Example
 from limbeck.distributed import rank, world_size
 from limbeck.engine.checkpoint import every_process
@@ -47,13 +47,13 @@ def answers_of(network: nn.Module, data: TokenData, settings: RunSettings, devic
     if data.test is None or not settings.answers or data.text.kind not in ("prompt", "chat"):
         return []
     examples = {example.index: example for example in data.text.split("test")}
-    size = min(settings.batch_size, settings.answers)
-    batches = EvalTokenBatches(data.test, size, by_length=False, device=device, rank=rank(), world_size=world_size())
-    share = -(-settings.answers // world_size())
+    mine = torch.arange(min(settings.answers, len(data.test))).tensor_split(world_size())[rank()]
+    collate = Collate(data.test)
     writer = Writer(network, Sampling(temperature=0), data.vocabulary)
     found: list[Answer] = []
-    for batch in islice(batches, -(-share // size)):
-        prompts = prompts_of(batch[: share - len(found)], data.test.special, settings.max_new_tokens, completions=False)
+    for places in mine.split(settings.batch_size) if len(mine) else ():
+        batch = collate([[place] for place in places.tolist()]).to(device)
+        prompts = prompts_of(batch, data.test.special, settings.max_new_tokens, completions=False)
         response = generate(writer, prompts, Draw(settings.seed))
         for index, tokens, mask in zip(prompts.names.tolist(), response.tokens, response.mask, strict=True):
             found.append(_answer(examples[index], tokens[mask].tolist(), data))
