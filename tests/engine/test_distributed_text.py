@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="language models are made by the package transformers")
 
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
 from limbeck.engine.loop import Loop
+from limbeck.models.language import layers_of
 from limbeck.runs import read_metrics
 
 from .test_distributed import check_equal, train, train_in_two
@@ -68,3 +76,34 @@ def test_two_processes_write_what_one_writes_also_when_resumed(server: Any, tmp_
         for folder in (one, two)
     ]
     assert written[0] == written[1]
+
+
+def shard_every_layer(
+    self: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """As Accelerate does on accelerators: each layer by itself, and the whole around them."""
+    mesh = init_device_mesh("cpu", (2,))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for layer in layers_of(model.student.network):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    shards = dict(model.named_parameters())
+    for group in optimizer.param_groups:
+        group["params"] = [shards[names[parameter]] for parameter in group["params"]]
+    return model, AcceleratedOptimizer(optimizer)
+
+
+def train_sharded(folder: Path, changes: dict[str, Any], place: dict[str, str]) -> None:
+    Accelerator.prepare = shard_every_layer  # type: ignore[method-assign]
+    train(folder, changes, place)
+
+
+@pytest.mark.slow
+def test_two_shards_write_and_learn_what_one_whole_does(server: Any, tmp_path: Path) -> None:
+    # Tokens of the student are as many forward passes as its longest answer has, in each process another number.
+    changes = {**TEXT, "policy": "mixed(student, fixed)", "student": "llama(layers=2, width=16, heads=2)"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(one, changes)
+    train_in_two(server, two, changes, train_sharded)
+    check_equal(one / "run", two / "run", ("loss", "ce", "kl", "train_accuracy"))
+    assert answers(one / "run") == answers(two / "run")

@@ -11,6 +11,7 @@ from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.evaluate import Score
 from limbeck.modalities.base import Examined
+from limbeck.models.language import Adapters
 from limbeck.networks import Network, card, open_network
 from limbeck.runs import RunFolder
 from limbeck.signals import Batch
@@ -61,6 +62,7 @@ class Images:
         classifier: str | None,
         image_size: int | None = None,
         embedding: bool = True,
+        lora: str | None = None,
     ) -> Network:
         return open_network(
             model,
@@ -79,7 +81,14 @@ class Images:
     def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
         return Examined()
 
-    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+    def write(
+        self,
+        folder: RunFolder,
+        network: nn.Module,
+        student: Examined | None,
+        teacher: Examined | None,
+        adapters: Adapters | None = None,
+    ) -> None:
         """Weights are all there is."""
 
     def card(self, name: str, network: Network) -> dict[str, str]:

@@ -17,6 +17,7 @@ from limbeck.evaluate import Score
 from limbeck.evaluate.search import check_same_similarity
 from limbeck.modalities.base import Examined
 from limbeck.models.encoders import Encoder, create_encoder, encoder_of
+from limbeck.models.language import Adapters
 from limbeck.models.spec import parse_spec
 from limbeck.networks import CARD, Network, read_card, resolve
 from limbeck.pair_taps import PairTapped
@@ -74,6 +75,7 @@ class Search:
         classifier: str | None,
         image_size: int | None = None,
         embedding: bool = True,
+        lora: str | None = None,
     ) -> Network:
         corpus = self.corpus
         try:
@@ -113,7 +115,14 @@ class Search:
         )
         return Examined(found.figures, found)
 
-    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+    def write(
+        self,
+        folder: RunFolder,
+        network: nn.Module,
+        student: Examined | None,
+        teacher: Examined | None,
+        adapters: Adapters | None = None,
+    ) -> None:
         assert isinstance(network, Encoder)
         target = folder.path / ENCODER
         if target.exists():  # of a run that was cut off while it wrote
