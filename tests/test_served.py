@@ -60,7 +60,7 @@ def test_answers_of_a_server_are_what_is_learnt(tmp_path: Path) -> None:
         assert {body["max_tokens"] for body in found.asked} == {6}
         monkey = found.answer
         found.answer = lambda prompt, body: {**monkey(prompt, body), "text": "12", "finish_reason": "stop"}  # type: ignore[method-assign]
-        done = taught(found, tmp_path / "b", "ce", policy="teacher", epochs=12)
+        done = taught(found, tmp_path / "b", "ce", policy="teacher", epochs=6, lr=0.03)
         count = len(found.asked)
         both = taught(found, tmp_path / "b", "ce + kl", policy="teacher")
         assert not [body for body in found.asked[count:] if isinstance(body["prompt"], str)]

@@ -61,7 +61,12 @@ class Served:
     def scored(self, tokens: list[int], count: int) -> dict[str, Any]:
         if not self.echo:
             return {"text": "", "logprobs": None, "finish_reason": "length"}
-        top = self.logits(tokens).log_softmax(-1).topk(min(count, self.fewer, len(self.tokenizer)))
+        # A table may be longer than the tokenizer is.
+        top = (
+            self.logits(tokens)[:, : len(self.tokenizer)]
+            .log_softmax(-1)
+            .topk(min(count, self.fewer, len(self.tokenizer)))
+        )
         told = [
             {self.name(int(token)): float(value) for token, value in zip(*row, strict=True)}
             for row in zip(top.indices, top.values, strict=True)
