@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_text_runs import Stop, films
+from test_text_runs import Stop, classified, films
 from text_training import QUICK, STUDENT, SUMS, TEACHER, distilled, network, weights
 
 import limbeck
@@ -83,9 +83,10 @@ def test_students_with_adapters_are_compared(tmp_path: Path) -> None:
         assert torch.equal(value, weights(together)[name]), name
 
 
-def test_the_classifier_of_texts_learns_beside_the_adapters() -> None:
+@pytest.mark.parametrize("model", ["bert(layers=1, width=16, heads=2)", "llama(layers=1, width=16, heads=2)"])
+def test_the_classifier_of_texts_learns_beside_the_adapters(model: str) -> None:
     done = limbeck.train(
-        "bert(layers=1, width=16, heads=2)",
+        model,
         films(),
         epochs=4,
         batch_size=8,
@@ -96,6 +97,12 @@ def test_the_classifier_of_texts_learns_beside_the_adapters() -> None:
     )
     assert done.result.test is not None
     assert done.result.test["accuracy"] > 0.6
+
+
+def test_what_a_decoder_classifies_by_is_compared_beside_adapters() -> None:
+    student = "llama(layers=1, width=8, heads=2)"
+    done = classified(objective="ce + icd", student=student, student_lora="rank=2", augment="auto", epochs=1)
+    assert done.result.test is not None
 
 
 def test_a_network_that_was_given_is_as_before_when_the_run_fails() -> None:

@@ -144,10 +144,10 @@ class ServedTeaching(Teaching):
         if not any(plan.needs_teacher for plan in plans):
             return NoTeacher()
         around, scorer = self._around, self._scorer
-        # The largest log-probabilities and the mass of the rest are all that it tells; asked anew, it costs anew.
-        kept: TeacherSettings = around.distill.model_copy(
-            update={"cache_logits": TopK(self._server.logprobs).text, "cache_check": 0}
-        )
+        # The largest log-probabilities and the mass of the rest are all that it tells; asked anew, it costs anew. Logits of
+        # as many texts are made at once as are asked about.
+        told = {"cache_logits": TopK(self._server.logprobs).text, "cache_check": 0, "batch_size": self._server.parallel}
+        kept: TeacherSettings = around.distill.model_copy(update=told)
         caches = TextCaches(
             kept, around.feeds, self.network, self._said, around.device, around.say, teacher=self._identity
         )

@@ -79,12 +79,11 @@ class TextCaches:
             )
         teacher: CachedTeacher | CachedTokenTeacher
         if self._places is not None:
-            teacher, index = (
-                CachedTokenTeacher(self._opened, self._places, self.device),
-                torch.arange(len(self._places)),
-            )
+            index = torch.arange(len(self._places))
+            teacher = CachedTokenTeacher(self._opened, self._places, self.device)
         else:
-            teacher, index = CachedTeacher(self._opened, AS_THEY_ARE, self._split.index, self.device), self._split.index
+            index = self._split.index
+            teacher = CachedTeacher(self._opened, AS_THEY_ARE, index, self.device)
         teacher.require(needs)
         if self.settings.cache_check:
             spot_check(self._opened, self._batches, self._said, index=index, count=self.settings.cache_check)
@@ -136,10 +135,11 @@ class TextCaches:
         split, settings, data = self._split, self.settings, self.data
         parts = {"tokens": split.tokens, "ends": split.ends, "prompts": split.prompts, "index": split.index}
         parts |= {name: value for name in ("labels", "types") if (value := getattr(split, name)) is not None}
-        facts = {key: str(value) for key, value in data.tokenizer_facts.items()}
-        tokenizer = (
-            f"{facts.get('spec', facts.get('kind', 'own'))} of {data.vocabulary:,} tokens {of_words(str(facts))}"
-        )
+        # By what it knows and not by its name: a folder that was moved holds the same tokenizer.
+        facts = {name: value for name, value in data.tokenizer_facts.items() if name != "spec"}
+        names = getattr(data.tokenizer, "get_vocab", dict)()
+        words = (f"{number} {name}" for name, number in sorted(names.items(), key=lambda item: item[1]))
+        tokenizer = f"of {data.vocabulary:,} tokens {of_words(str(facts), *words)}"
         network = self.network.tapped.network
         return Identity(
             teacher=self.teacher or f"{type(network).__name__} {of_module(network)}",

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -44,6 +45,7 @@ class Client:
     ) -> None:
         self.server, self._key_variable, self._pause = server, key_variable, pause
         self.repeated = 0
+        self._counting = Lock()
         if key_variable is not None and not os.environ.get(key_variable):
             raise SettingError(
                 f"teacher_key names the environment variable {key_variable}, and it is not set; it holds the server's key."
@@ -87,7 +89,8 @@ class Client:
             except (URLError, TimeoutError, ConnectionError, http.client.HTTPException, ValueError) as error:
                 reason = _reason(error, self.server.timeout)
             if number < tries - 1:
-                self.repeated += 1
+                with self._counting:
+                    self.repeated += 1
                 self._pause(wait)
         raise TeacherError(
             f"the server {self.server.url} gave no answer in {tries} tries ({reason}). Does it run, and is the address right? "

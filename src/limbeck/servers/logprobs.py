@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class Scorer:
     def __init__(self, client: Client, tokenizer: Tokenizer, vocabulary: int) -> None:
         self._client, self._tokenizer, self._vocabulary = client, tokenizer, vocabulary
         self.positions = self.fewer = self.unknown = 0
+        self._counting = Lock()
 
     @property
     def server(self) -> Server:
@@ -101,7 +103,7 @@ class Scorer:
             raise TeacherError(
                 f"the server {self._client.server.url} tells no log-probabilities at a position inside of a text."
             )
-        ids, values = [], []
+        ids, values, unknown = [], [], 0
         for name, value in told.items():
             token = self._token(name)
             if not isinstance(value, int | float) or math.isnan(value) or value > math.log(_ABOVE_ONE):
@@ -109,12 +111,14 @@ class Scorer:
                     f"the server {self._client.server.url} tells the log-probability {value!r} of the token {name!r}."
                 )
             if token is None:
-                self.unknown += 1
+                unknown += 1
             else:
                 ids.append(token)
                 values.append(max(float(value), _NOTHING))
-        self.positions += 1
-        self.fewer += len(ids) < min(asked, self._vocabulary)
+        with self._counting:  # several texts are asked about at a time
+            self.positions += 1
+            self.fewer += len(ids) < min(asked, self._vocabulary)
+            self.unknown += unknown
         known = torch.tensor(values, dtype=torch.float64)
         rest = max(1 - float(known.exp().sum()), 0.0)
         if float(known.exp().sum()) > _ABOVE_ONE:
