@@ -45,7 +45,7 @@ class SignalError(LimbeckError, ValueError):
 
 
 class TeacherError(LimbeckError):
-    """The teacher cannot teach: near chance, other classes, outputs that are not finite, its budget spent, its server silent."""
+    """The teacher cannot teach: near chance, other classes, outputs not finite, its budget spent, its server silent."""
 
     exit_code = 2
 
