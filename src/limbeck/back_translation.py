@@ -142,7 +142,8 @@ class _Translator:
             inputs = {name: value[fits].to(self._device) for name, value in inputs.items()}
             with torch.no_grad():
                 told = self._model.generate(**inputs, max_new_tokens=self._max_length, do_sample=False, num_beams=1)
-            ended = (told == self._tokenizer.eos_token_id).any(dim=1).tolist()
+            # Some begin with the token that ends.
+            ended = (told[:, 1:] == self._tokenizer.eos_token_id).any(dim=1).tolist()
             said = self._tokenizer.batch_decode(told, skip_special_tokens=True)
             chosen = [place for place, fit in zip(places, fits.tolist(), strict=True) if fit]
             for place, text, whole in zip(chosen, said, ended, strict=True):
