@@ -274,7 +274,7 @@ def _write(
         teacher_validation=None if checked is None else checked.accuracy,
         teacher_test=_figures(teacher_tested) if tested is not None and tested[0].agreement is not None else None,
         student_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        teacher_parameters=None if teacher is None else teacher.parameters,
+        teacher_parameters=None if teacher is None else teacher.parameters or None,  # none that are known of a server
         extra_parameters=_extra(learner.trainable, network),
         seconds=round(loop.seconds if alone else outcome.own_seconds, 3),
         shared_seconds=None if alone else round(loop.shared_seconds, 3),

@@ -94,6 +94,9 @@ def whole_parameters(model: nn.Module) -> Iterator[None]:
     """
     fsdp = sys.modules.get("torch.distributed.fsdp")
     shards = [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
+    for module in shards[:1]:
+        # Else a part that is called before the whole has been would take itself for the whole.
+        module._get_fsdp_state()._lazy_init()
     # The first is around the others, and is not sharded again in a forward pass anyway.
     for module in shards[1:]:
         module.set_reshard_after_forward(False, recurse=False)
