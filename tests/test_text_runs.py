@@ -12,7 +12,7 @@ from text_training import QUICK, STUDENT, SUMS, TEACHER, distilled, network, wei
 import limbeck
 from limbeck.data.text import Example, TextData
 from limbeck.engine.callbacks import Callback
-from limbeck.errors import DataError, SettingError, SignalError
+from limbeck.errors import CacheError, DataError, SettingError, SignalError
 from limbeck.models.language import create_language_model
 
 
@@ -143,7 +143,11 @@ def test_students_with_a_policy_have_a_pass_of_their_own(tmp_path: Path) -> None
         ({"policy": "student", "packing": 36}, "packing puts several prompts"),
         ({"student_sampling": "temprature=1"}, "did you mean 'temperature'"),
         ({"label_noise": 0.5}, "label_noise is for images"),
-        ({"teacher_cache": "somewhere"}, "teacher_cache is for images"),
+        ({"teacher_budget": 16}, "teacher_budget is for images"),
+        (
+            {"teacher_cache": "somewhere", "policy": "student"},
+            "teacher_cache keeps what the teacher says of the data's own",
+        ),
         ({"data": "digits", "student": "convnet_tiny", "teacher": "convnet_tiny"}, "tokenizer is for text"),
         ({"tokenizer": "bytes"}, "embeddings for"),
         ({"max_length": 4}, "no example is left"),
@@ -242,3 +246,47 @@ def test_a_loss_that_reads_labels_of_mixtures_wrongly_is_refused() -> None:
         classified(objective="dkd")
     with pytest.raises(SignalError, match="reads views that mix, and there is none"):
         classified(objective="ce(views='mixed')", augment="none")
+
+
+def test_students_learn_from_what_a_teacher_said_before(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"teacher_cache": tmp_path / "cache", "cache_dtype": "fp32"}
+    live, written, read = distilled(), distilled(**given), distilled(**given)
+    packed = distilled(packing=36, batch_size=4, **given)
+    for name, value in weights(live).items():
+        torch.testing.assert_close(value, weights(written)[name], rtol=1e-3, atol=1e-4, msg=name)
+        assert torch.equal(weights(written)[name], weights(read)[name]), name
+    assert packed.result.test is not None
+    assert not (tmp_path / "cache" / "test").exists()
+
+
+def test_the_largest_answers_of_a_teacher_take_little_room_and_teach(tmp_path: Path) -> None:
+    done = distilled(teacher_cache=tmp_path / "cache", cache_logits="topk(4)")
+    assert done.result.test is not None
+    assert done.result.test["kl"] < 1
+    with pytest.raises(CacheError, match=r"How logits are stored: topk\(4\) there, dense now"):
+        distilled(teacher_cache=tmp_path / "cache")
+
+
+def test_a_cache_of_other_texts_or_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    distilled(teacher_cache=tmp_path / "cache")
+    with pytest.raises(CacheError, match=r"The teacher: LlamaForCausalLM .* there, LlamaForCausalLM .* now"):
+        distilled(teacher_cache=tmp_path / "cache", teacher=network(TEACHER, 9))
+    with pytest.raises(CacheError, match=r"training data: 96 texts.* there, 48 texts"):
+        distilled(teacher_cache=tmp_path / "cache", train_limit=48)
+    with pytest.raises(
+        CacheError, match=r"preprocessing: tokenizer of 14 tokens.* at most 12 tokens there, .* at most 11"
+    ):
+        distilled(teacher_cache=tmp_path / "cache", max_length=11)
+    with pytest.raises(CacheError, match="needs the teacher's embedding"):
+        distilled("ce + icd", teacher_cache=tmp_path / "cache")
+
+
+def test_classes_of_texts_are_kept_too(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"augment": "auto", "objective": "ce + kd"}
+    live = classified(**given)
+    kept = [classified(teacher_cache=tmp_path / "cache", cache_dtype="fp32", **given) for _ in range(2)]
+    for name, value in weights(live).items():
+        torch.testing.assert_close(value, weights(kept[0])[name], rtol=1e-3, atol=1e-4, msg=name)
+        assert torch.equal(weights(kept[0])[name], weights(kept[1])[name]), name
+    with pytest.raises(SettingError, match="teacher_cache keeps what the teacher says of each text as it is"):
+        classified(teacher_cache=tmp_path / "cache")

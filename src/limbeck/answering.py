@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -12,8 +11,9 @@ from torch import nn
 
 from limbeck.authoring import prompts_of
 from limbeck.config import RunSettings
-from limbeck.data.text import EvalTokenBatches, TokenData, TokenSplit
+from limbeck.data.text import TokenData, TokenSplit
 from limbeck.data.text.chat import as_chat
+from limbeck.data.text.collate import Collate
 from limbeck.data.text.examples import Example
 from limbeck.distributed import rank, world_size
 from limbeck.engine.checkpoint import every_process
@@ -52,18 +52,18 @@ def answers_of(
     if rows is None or not settings.answers or data.text.kind not in ("prompt", "chat"):
         return []
     examples = {example.index: example for example in data.text.split(part)}
-    size = min(settings.batch_size, settings.answers)
-    batches = EvalTokenBatches(rows, size, by_length=False, device=device, rank=rank(), world_size=world_size())
-    share = -(-settings.answers // world_size())
+    mine = torch.arange(min(settings.answers, len(rows))).tensor_split(world_size())[rank()]
+    collate = Collate(rows)
     writer = Writer(network, Sampling(temperature=0), data.vocabulary)
     found: list[Answer] = []
-    for batch in islice(batches, -(-share // size)):
-        prompts = prompts_of(batch[: share - len(found)], rows.special, settings.max_new_tokens, completions=False)
+    for places in mine.split(settings.batch_size) if len(mine) else ():
+        batch = collate([[place] for place in places.tolist()]).to(device)
+        prompts = prompts_of(batch, rows.special, settings.max_new_tokens, completions=False)
         response = generate(writer, prompts, Draw(settings.seed))
         for index, tokens, mask in zip(prompts.names.tolist(), response.tokens, response.mask, strict=True):
             found.append(_answer(examples[index], tokens[mask].tolist(), data))
     parts = every_process({"answers": [asdict(answer) for answer in found]})
-    return [Answer(**answer) for part in parts for answer in part["answers"]]
+    return [Answer(**answer) for answered in parts for answer in answered["answers"]]
 
 
 def _answer(example: Example, tokens: list[int], data: TokenData) -> Answer:

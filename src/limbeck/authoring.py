@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.data.text import SpecialTokens, only_prompts
+from limbeck.engine.checkpoint import every_process
 from limbeck.errors import SettingError
 from limbeck.policies import Draw, Policy, Prompts, Response, Sampling, Statistics, Writer
 from limbeck.signals import IGNORED, Batch
@@ -47,8 +48,11 @@ class Author:
         return answered(prompts, response, batch.index)
 
     def take(self) -> dict[str, float]:
-        """Figures of what was written since the last call, for the metrics; none where nothing was."""
-        counted, self.counted = self.counted, Statistics()
+        """Figures of what all processes wrote since the last call, for the metrics; none where nothing was.
+
+        Every process must call it at the same step.
+        """
+        counted, self.counted = _of_all_processes(self.counted), Statistics()
         if not counted.tokens:
             return {}
         found = {
@@ -59,6 +63,12 @@ class Author:
         if counted.proposed or counted.corrections:
             found |= {"correction_rate": counted.correction_rate, "acceptance": counted.acceptance}
         return found
+
+
+def _of_all_processes(own: Statistics) -> Statistics:
+    """The counts of all, and the seconds of the slowest: they write at the same time."""
+    counts = [Statistics(**each) for each in every_process(asdict(own))]
+    return replace(sum(counts, Statistics()), seconds=max(each.seconds for each in counts))
 
 
 def author_of(

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 
 from limbeck.config import TeacherSettings
-from limbeck.data import ImageSplit
+from limbeck.data import FileBatches, ImageSplit, ResidentBatches
 from limbeck.errors import CacheError, SettingError
 from limbeck.feeds import Feeds, unchanged_batches
 from limbeck.fingerprint import of_module
 from limbeck.matching import Names
+from limbeck.modalities import Text
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
-from limbeck.teachers import CachedTeacher, find_cache, identify, plan_cache, spot_check, write_cache
+from limbeck.teachers import CachedTeacher, Identity, Teacher, find_cache, identify, plan_cache, spot_check, write_cache
 from limbeck.teachers.cache import CachePlan, SlotBatches, TeacherCache
 
 Say = Callable[[str], None]
@@ -34,7 +35,12 @@ def check_cachable(settings: TeacherSettings, feeds: Feeds, needs: frozenset[str
     """
     if settings.teacher_cache is None:
         return
-    if feeds.data is None:
+    if isinstance(feeds.modality, Text):
+        if feeds.modality.views:
+            raise SettingError(
+                f"teacher_cache keeps what the teacher says of each text as it is, and augment is '{feeds.modality.views}'."
+            )
+    elif feeds.data is None:
         raise SettingError(
             "teacher_cache: a loader of your own tells neither its samples nor their views; give the data by name, or as "
             "ImageData."
@@ -68,11 +74,13 @@ class Caches:
     ) -> None:
         assert settings.teacher_cache is not None
         assert feeds.data is not None
+        assert isinstance(feeds.train, ResidentBatches | FileBatches)
+        self.batches: SlotBatches = feeds.train
         self.folder: Path = settings.teacher_cache
         self.settings, self.data, self.network, self.compute = settings, feeds.data, network, compute
         self.device, self.say = device, say
 
-    def of_training(self, batches: SlotBatches, needs: frozenset[str], names: Sequence[Names]) -> CachedTeacher:
+    def of_training(self, needs: frozenset[str], names: Sequence[Names]) -> Teacher:
         """The teacher of the training batches, from the cache, which is written first where there is none.
 
         Args:
@@ -81,6 +89,7 @@ class Caches:
         Raises:
             CacheError: the cache is of something else, damaged, or does not hold what is needed.
         """
+        batches = self.batches
         teacher = self._teacher("train", self.data.train, batches, self._keep(needs), self.settings.cache_logits)
         require(teacher, needs, names)
         self._check(teacher, batches, self.data.train)
@@ -100,8 +109,11 @@ class Caches:
     def _keep(self, needs: frozenset[str]) -> list[str]:
         return ["logits", *(["embedding"] if self.network.tapped.classifier else []), *_maps(needs)]
 
-    def of_evaluation(self, name: str, split: ImageSplit) -> CachedTeacher:
-        """The teacher of a split without augmentation; its logits alone are kept."""
+    def of_evaluation(self, name: str) -> CachedTeacher | None:
+        """The teacher of a split without augmentation; its logits alone are kept. None where there is no such split."""
+        split = {"validation": self.data.val, "test": self.data.test}.get(name)
+        if split is None:
+            return None
         batches = unchanged_batches(self.data, split, self.settings, self.device)
         teacher = self._teacher(name, split, batches, ["logits"], "dense")
         self._check(teacher, batches, split)
@@ -126,18 +138,18 @@ class Caches:
             precision=settings.precision,
             dtype=settings.cache_dtype,
             logits=logits,
-            beside=_described(self.network),
+            beside=beside_of(self.network),
         )
-        folder = self.folder / name
-        cache = find_cache(folder, identity)
-        if cache is None:
+
+        def plan() -> CachePlan:
             # Where no answer may be asked for twice, at most those of a batch get lost.
             most = None if example is None else settings.batch_size
-            example = self._example(split, batches) if example is None else example
-            plan = plan_cache(identity, len(split), len(batches.slots), example, keep=keep, file_samples=most)
-            cache = self._write(name, folder, plan, batches)
-        else:
-            self.say(f"cache       {folder}: {cache.plan.bytes / 1e6:,.1f} MB, read instead of asking the teacher")
+            shown = self._example(split, batches) if example is None else example
+            return plan_cache(identity, len(split), len(batches.slots), shown, keep=keep, file_samples=most)
+
+        # Batches as large as in training: larger ones would be the peak of the memory.
+        size, what = settings.batch_size, f"{name} samples"
+        cache = find_or_write(self.folder / name, identity, plan, batches, self.compute, what, size, self.say)
         return CachedTeacher(cache, batches.slots, split.index, self.device)
 
     def _example(self, split: ImageSplit, batches: SlotBatches) -> Signals:
@@ -149,15 +161,35 @@ class Caches:
         if self.settings.cache_check:
             spot_check(teacher.cache, batches, self.compute, index=split.index, count=self.settings.cache_check)
 
-    def _write(self, name: str, folder: Path, plan: CachePlan, batches: SlotBatches) -> TeacherCache:
-        layout = plan.layout
-        self.say(
-            f"cache       {folder}: writing {', '.join(layout.shapes)} of {layout.samples:,} {name} samples in "
-            f"{layout.slots:,} view{'s' * (layout.slots != 1)} each, {plan.bytes / 1e6:,.1f} MB"
-        )
-        # Batches as large as in training: larger ones would be the peak of the memory.
-        size = self.settings.batch_size
-        return write_cache(folder, plan, batches, self.compute, batch_size=size, on_progress=_Progress(self.say))
+
+def find_or_write(
+    folder: Path,
+    identity: Identity,
+    plan: Callable[[], CachePlan],
+    batches: SlotBatches,
+    compute: Callable[[Batch], Signals],
+    what: str,
+    batch_size: int,
+    say: Say,
+) -> TeacherCache:
+    """The cache of this identity in a folder, which is written first where there is none.
+
+    plan: of the cache to be written. batches, compute, batch_size: see ``write_cache``. what: the samples in words.
+
+    Raises:
+        CacheError: the folder holds a cache of something else, a damaged one, or it cannot be written.
+    """
+    cache = find_cache(folder, identity)
+    if cache is not None:
+        say(f"cache       {folder}: {cache.plan.bytes / 1e6:,.1f} MB, read instead of asking the teacher")
+        return cache
+    made = plan()
+    layout = made.layout
+    say(
+        f"cache       {folder}: writing {', '.join(layout.shapes)} of {layout.samples:,} {what} in "
+        f"{layout.slots:,} view{'s' * (layout.slots != 1)} each, {made.bytes / 1e6:,.1f} MB"
+    )
+    return write_cache(folder, made, batches, compute, batch_size=batch_size, on_progress=_Progress(say))
 
 
 def require(teacher: CachedTeacher, needs: frozenset[str], names: Sequence[Names]) -> None:
@@ -173,7 +205,7 @@ def require(teacher: CachedTeacher, needs: frozenset[str], names: Sequence[Names
         )
 
 
-def _described(network: Network) -> str:
+def beside_of(network: Network) -> str:
     """The teachers beside the principal one and how all of them become one, in words and digits; empty for one teacher."""
     if network.rule is None:
         return ""

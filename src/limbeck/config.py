@@ -149,6 +149,16 @@ class TokenSettings(Settings):
     answer: Literal["whole", "marked", "last_number", "gsm8k"] = Field(
         default="whole", description="What of a completion is its answer, for exact match."
     )
+    back_translation: str | None = Field(
+        default=None,
+        description="Have every training text with a label once more, translated there and back by two models, as in "
+        "there='FOLDER', back='FOLDER', keep='FILE.jsonl'.",
+    )
+    student_lora: str | None = Field(
+        default=None,
+        description='Train adapters of low rank in the student and nothing else of it, as in "rank=8" or '
+        "\"rank=8, alpha=16, targets=['q_proj', 'v_proj']\".",
+    )
     max_new_tokens: int = Field(default=128, ge=1, description="Tokens of the longest answer that is written.")
 
 
@@ -306,7 +316,13 @@ class TrainSettings(RunSettings):
 class TeacherSettings(RunSettings):
     """Everything about learning from a teacher that distill and compare share."""
 
-    teacher: str | None = Field(default=None, description="Teacher network with its weights, as in resnet32x4@FILE.")
+    teacher: str | None = Field(
+        default=None,
+        description="Teacher network with its weights, as in resnet32x4@FILE; for text also server:URL?model=NAME.",
+    )
+    teacher_key: str | None = Field(
+        default=None, description="Environment variable with the key that a server as teacher wants."
+    )
     policy: str = Field(
         default="fixed",
         description="Text that both see: fixed, student, teacher, speculative(top_k=25), mixed or two_stage ('limbeck list "
@@ -385,6 +401,7 @@ class MemberSettings(Settings):
     clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of the gradient.")
     ema: float | None = Field(default=None, gt=0, lt=1, description="Decay of the moving average of the student.")
     policy: str | None = Field(default=None, description="Text that student and teacher see.")
+    student_lora: str | None = Field(default=None, description="Adapters that alone learn, as in 'rank=8'.")
     stages: list[StageSettings] = Field(default=[], description="Stages before the main one.")
 
     def own(self) -> dict[str, Any]:

@@ -169,13 +169,13 @@ def teach(session: Session, loop: Loop, members: Sequence[Member]) -> list[Disti
         for member in going:
             contexts.enter_context(whole_parameters(member.learner.trainable))
         found, teacher_test = _test(session, going)
-    for member in going:
-        error = found.get(member.learner.name)
-        if isinstance(error, NonFiniteError):
-            if not loop.isolate:
-                raise error
-            member.learner.fail(Failure(str(error), loop.position.step, now()))
-    told = _examined(session, [member for member in going if member.learner.failure is None], networks, found)
+        for member in going:
+            error = found.get(member.learner.name)
+            if isinstance(error, NonFiniteError):
+                if not loop.isolate:
+                    raise error
+                member.learner.fail(Failure(str(error), loop.position.step, now()))
+        told = _examined(session, [member for member in going if member.learner.failure is None], networks, found)
     taught = None if teacher_test is None else session.examined_teacher(teacher_test)
     return [
         None
@@ -276,7 +276,7 @@ def _write(
         teacher_validation=None if checked is None else checked.accuracy,
         teacher_test=_figures(teacher_tested) if tested is not None and tested[0].agreement is not None else None,
         student_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        teacher_parameters=None if teacher is None else teacher.parameters,
+        teacher_parameters=None if teacher is None else teacher.parameters or None,  # none that are known of a server
         extra_parameters=_extra(learner.trainable, network),
         seconds=round(loop.seconds if alone else outcome.own_seconds, 3),
         shared_seconds=None if alone else round(loop.shared_seconds, 3),
@@ -294,8 +294,8 @@ def _write(
         # With a new classifier the old one is gone from the network, and does not belong in the file.
         state = network.state_dict() if isinstance(network, Projected) else learner.kept_state
         # Before the result, which says that the run is done.
-        examined = [None if each is None else each[1] for each in (tested, teacher_tested)]
-        session.around.feeds.modality.write(member.runs, network, *examined)
+        ours, theirs = (None if each is None else each[1] for each in (tested, teacher_tested))
+        session.around.feeds.modality.write(member.runs, network, ours, theirs, member.network.adapters)
         _keep(session, member, state, student_name, result, member.runs)
     return Distilled(network, result, None if member.runs is None else member.runs.path)
 

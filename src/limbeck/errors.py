@@ -45,13 +45,13 @@ class SignalError(LimbeckError, ValueError):
 
 
 class TeacherError(LimbeckError):
-    """The teacher cannot teach: near chance, with other classes, with outputs that are not finite, or its budget is spent."""
+    """The teacher cannot teach: near chance, other classes, outputs not finite, its budget spent, its server silent."""
 
     exit_code = 2
 
 
 class CacheError(LimbeckError, ValueError):
-    """A teacher cache is of something else, damaged, unfinished, written by another process, or has no room."""
+    """What was kept of a teacher is of something else, damaged, unfinished, written by another process, or has no room."""
 
     exit_code = 2
 

@@ -46,6 +46,13 @@ def of_tensors(**tensors: Tensor) -> str:
     return digest.hexdigest()
 
 
+def of_words(*words: str) -> str:
+    """64 hexadecimal digits over texts, in their order."""
+    digest = hashlib.sha256()
+    _add_text(digest, *words)
+    return digest.hexdigest()
+
+
 def of_split(split: ImageSplit) -> str:
     """64 hexadecimal digits over the images, labels and index of a split, in their order.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,9 @@ from limbeck.signals import Batch
 from limbeck.taps import Tapped, evaluating, find_classifier
 from limbeck.teachers.rules import Rule
 
+if TYPE_CHECKING:
+    from limbeck.models.language import Adapters
+
 CARD = "limbeck"
 """Key of a safetensors file's metadata under which limbeck writes."""
 _COLOURS = 3
@@ -31,6 +34,7 @@ class Network:
     """A tapped network and the module that makes its input.
 
     name: how it was asked for, or its class. preprocess: from the batch's inputs to the network's input.
+    adapters: what alone learns in it, where its own weights are frozen.
     beside, rule: where a teacher is several networks, those beside this one, and how their logits become one answer.
     """
 
@@ -39,12 +43,19 @@ class Network:
     preprocess: nn.Module
     beside: tuple[Network, ...] = ()
     rule: Rule | None = None
+    adapters: Adapters | None = None
 
     @property
     def parameters(self) -> int:
         """How many numbers it holds, those of networks beside it among them."""
         own = sum(parameter.numel() for parameter in self.tapped.network.parameters())
         return own + sum(other.parameters for other in self.beside)
+
+    def close(self) -> None:
+        """Take off taps and adapters: the module is as it was given, or holds what the adapters learnt in its weights."""
+        self.tapped.close()
+        if self.adapters is not None:
+            self.adapters.close()
 
     @property
     def all(self) -> tuple[Network, ...]:

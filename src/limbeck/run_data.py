@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate import Accelerator
 
+from limbeck.back_translation import back_translated, parse_back_translation
 from limbeck.budget import check_budget
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
@@ -14,6 +15,9 @@ from limbeck.data.search import SearchCorpus, SearchData, search_of, told
 from limbeck.data.text import TextData, TokenData, text_of
 from limbeck.feeds import Feeds, check_image_settings, image_feeds, loader_feeds, read_data
 from limbeck.job import Job, Loaders, plan_of
+from limbeck.servers import parse_server
+
+Say = Callable[[str], None]
 
 RunData = ImageData | TokenData | SearchCorpus | Loaders
 """Data that is read and, where it is text or a collection, made tokens."""
@@ -34,7 +38,7 @@ def feeds_of(data: RunData, settings: RunSettings, device: torch.device) -> Feed
     return image_feeds(data, settings, device)
 
 
-def data_of(jobs: Sequence[Job], accelerator: Accelerator) -> RunData:
+def data_of(jobs: Sequence[Job], accelerator: Accelerator, say: Say) -> RunData:
     """The data of the first job, read and, where it is text or a collection, as tokens of the networks of all jobs.
 
     Raises:
@@ -46,7 +50,7 @@ def data_of(jobs: Sequence[Job], accelerator: Accelerator) -> RunData:
         check_budget(job.distill, loader=True)
         return data
     if isinstance(data, TextData) or (data is None and text_of(job.settings.data) is not None):
-        return _text(jobs, accelerator)
+        return _text(jobs, accelerator, say)
     if isinstance(data, SearchData) or (data is None and search_of(job.settings.data) is not None):
         return _search(jobs)
     check_budget(job.distill, loader=False)
@@ -59,15 +63,24 @@ def data_of(jobs: Sequence[Job], accelerator: Accelerator) -> RunData:
         return read_data(settings)
 
 
-def _text(jobs: Sequence[Job], accelerator: Accelerator) -> TokenData:
+def _text(jobs: Sequence[Job], accelerator: Accelerator, say: Say) -> TokenData:
+    from limbeck.served import check_served, with_answers
     from limbeck.text_feeds import check_text_settings, read_text, tokens_of
 
     job = jobs[0]
-    check_text_settings(job.settings)
+    for each in jobs:
+        check_text_settings(each.settings)
+    check_served(jobs)
     with accelerator.main_process_first():
         text = job.data if isinstance(job.data, TextData) else read_text(job.settings)
     assert text is not None
-    return tokens_of(text, job.settings, [job.teacher, *(each.student for each in jobs)])
+    text = with_answers(job, text, say)
+    if job.settings.back_translation is not None:
+        asked = parse_back_translation(job.settings.back_translation)
+        with accelerator.main_process_first():
+            text = back_translated(text, asked, job.settings.max_length, accelerator.device, say)
+    teachers = [] if parse_server(job.teacher) is not None else [job.teacher]
+    return tokens_of(text, job.settings, [*teachers, *(each.student for each in jobs)])
 
 
 def _search(jobs: Sequence[Job]) -> SearchCorpus:

@@ -19,6 +19,7 @@ from limbeck.files import atomic_path
 
 CONFIG, METRICS, RESULT, STUDENT = "config.yaml", "metrics.jsonl", "result.json", "student.safetensors"
 TEST_ANSWERS, SEARCHED, ENCODER = "answers.json", "search.json", "encoder"
+MERGED, ADAPTER = "merged", "adapter"
 FAILURE = "failure.json"
 EVALUATION = "evaluation.json"
 
@@ -35,6 +36,7 @@ _NOT_PART_OF_THE_RUN = {
     "data_dir",
     "group_size",
     "teacher_cache",
+    "teacher_key",
     "cache_check",
     "allow_weak_teacher",
 }

@@ -35,6 +35,8 @@ from limbeck.policies import Fixed, parse_policy
 from limbeck.random_state import RandomState
 from limbeck.run_data import data_of, feeds_of
 from limbeck.runs import RunFolder
+from limbeck.served import ServedTeaching
+from limbeck.servers import parse_server
 from limbeck.signals import Signals
 from limbeck.tasks.base import Seen, Task
 from limbeck.tasks.vision import VisionTask
@@ -83,7 +85,7 @@ class Session:
 
     def __init__(self, plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> None:
         job = next((plan.job for plan in plans if plan.job.teacher is not None), plans[0].job)
-        self._data = data_of([job, *(plan.job for plan in plans)], accelerator)
+        self._data = data_of([job, *(plan.job for plan in plans)], accelerator, say)
         feeds = feeds_of(self._data, job.settings, accelerator.device)
         if (facts := feeds.modality.facts()) is not None:
             say(f"data        {facts}")
@@ -99,17 +101,24 @@ class Session:
         self.epochs = epochs
         self._students: list[Network] = []
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
-        kind = BudgetedTeaching if budgeted else Teaching
-        self.teaching = None if job.teacher is None else kind(job.teacher, needs, self.around)
+        self.teaching = self._teaching(job, needs)
         self.teacher: Teacher = NoTeacher()
         self._examined: Examined | None = None
+
+    def _teaching(self, job: Job, needs: frozenset[str]) -> Teaching | None:
+        if job.teacher is None:
+            return None
+        if (server := parse_server(job.teacher)) is not None:
+            return ServedTeaching(server, needs, self.around)
+        kind = Teaching if job.distill.teacher_budget is None else BudgetedTeaching
+        return kind(job.teacher, needs, self.around)
 
     def close(self) -> None:
         """Take the taps off the networks, which are then as they were given."""
         if self.teaching is not None:
             self.teaching.close()
         for network in self._networks:
-            network.tapped.close()
+            network.close()
 
     @property
     def _networks(self) -> list[Network]:
@@ -184,7 +193,7 @@ class Session:
         told = told.renamed(names)
         set_seed(mix(job.settings.seed, _HEADS) % 2**32)
         self._build(plan, stages, (network, student), (teacher, told), names)
-        trainable = Trainable(network.tapped, stages, companions).to(around.device)
+        trainable = Trainable(network.tapped, stages, companions, network.adapters).to(around.device)
         say(f"objective   {plan.objective}")
         random = RandomState.now()
         assert student.logits is not None
@@ -221,6 +230,7 @@ class Session:
             device=around.device,
             classifier=job.distill.student_classifier,
             embedding=bool(plan.needs & EMBEDDED),
+            lora=settings.student_lora,
         )
         for other in self._networks:
             # So that two networks that see the same are told so, and it is made once.
@@ -231,11 +241,13 @@ class Session:
         if around.channels_last:
             network.tapped.to(memory_format=torch.channels_last)
         ratio = ""
-        if taught_by is not None:
+        if taught_by is not None and taught_by.parameters:
             if any(each.tapped.network is network.tapped.network for each in taught_by.all):
                 raise SettingError("teacher and student are the same module; the teacher must stay as it is.")
             ratio = f", the teacher's {taught_by.parameters / max(1, network.parameters):.1f} times as many"
         say(f"{who:<11} {network.name}: {network.parameters:,} parameters{ratio}")
+        if network.adapters is not None:
+            say(f"adapters    {network.adapters.parameters:,} of these numbers learn")
         return network
 
     def _build(
@@ -276,7 +288,7 @@ class Session:
         """
         policy = parse_policy(members[0].job.distill.policy)
         modality = self.around.feeds.modality
-        if policy == Fixed():
+        if policy == Fixed() or isinstance(self.teaching, ServedTeaching):
             return None
         assert isinstance(modality, Text)
         assert len(members) == 1, "a student that writes has a pass of its own"
@@ -349,7 +361,7 @@ class Session:
 
     def dismiss(self, member: Member) -> None:
         """Let go of a student that is done, or that another takes the memory of."""
-        member.network.tapped.close()
+        member.network.close()
         self._students.remove(member.network)
 
     def settle(self) -> None:

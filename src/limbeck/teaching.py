@@ -18,12 +18,12 @@ from limbeck import losses
 from limbeck.caching import Caches, check_cachable
 from limbeck.combination import Combination, check_same_classes, open_teacher
 from limbeck.config import RunSettings, TeacherSettings
-from limbeck.data import FileBatches, ResidentBatches
 from limbeck.errors import NonFiniteError, SettingError, TapError, TeacherError
 from limbeck.evaluate import Score, score
 from limbeck.feeds import Feeds, every_sample
 from limbeck.job import Plan
 from limbeck.matching import Names
+from limbeck.modalities import Text
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
 from limbeck.tasks.base import Seen, Task
@@ -37,6 +37,7 @@ from limbeck.teachers import (
     check_above_chance,
 )
 from limbeck.teachers.inference import for_inference
+from limbeck.text_caching import TextCaches
 
 logger = logging.getLogger("limbeck")
 
@@ -180,8 +181,10 @@ class Teaching:
 
         return predict
 
-    def score(self) -> Score:
+    def score(self) -> Score | None:
         """Its score on the validation split, or on some training samples without one; checked, and once only.
+
+        None for a teacher that answers to neither.
 
         Raises:
             TeacherError: it is near chance, or its logits are not finite.
@@ -222,10 +225,8 @@ class Teaching:
             self._prepare_rule()
             modules = [self._for_inference(each) for each in self.network.all]
             return self._of_modules(modules, training=True)
-        batches = self._around.feeds.train
-        assert isinstance(batches, ResidentBatches | FileBatches)
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
-        return self._caches(training=True).of_training(batches, needs, names)
+        return self._caches(training=True).of_training(needs, names)
 
     def close(self) -> None:
         """Let go of what was kept for the session alone."""
@@ -239,11 +240,9 @@ class Teaching:
     # -- how they are made ---------------------------------------------------------------------------------------------
 
     def _known_logits(self, split: str) -> CachedTeacher | None:
-        data = self._around.feeds.data
-        images = None if data is None else {"validation": data.val, "test": data.test}.get(split)
-        if self._around.distill.teacher_cache is None or images is None:
+        if self._around.distill.teacher_cache is None:
             return None
-        return self._caches(training=False).of_evaluation(split, images)
+        return self._caches(training=False).of_evaluation(split)
 
     def _live(self, batch: Batch, *, training: bool) -> Signals:
         batch = batch.to(self._around.device)
@@ -267,9 +266,10 @@ class Teaching:
         same = task == self._around.task_of(self.network)
         return lambda inputs, batch: teacher.signals(inputs if same else task.inputs(batch), batch)
 
-    def _caches(self, *, training: bool) -> Caches:
+    def _caches(self, *, training: bool) -> Caches | TextCaches:
         around, compute = self._around, partial(self._live, training=training)
-        return Caches(around.distill, around.feeds, self.network, compute, around.device, around.say)
+        kind = TextCaches if isinstance(around.feeds.modality, Text) else Caches
+        return kind(around.distill, around.feeds, self.network, compute, around.device, around.say)
 
     def _prepare_rule(self) -> None:
         """Tell a rule that asks for it how hard each training sample is for each teacher."""

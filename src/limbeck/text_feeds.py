@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from limbeck.back_translation import parse_back_translation
 from limbeck.config import RunSettings, TeacherSettings
 from limbeck.data import parse_view_sets
 from limbeck.data.text import EvalTokenBatches, TextData, TokenBatches, TokenData, TokenSplit, load_text, tokenised
@@ -18,10 +19,11 @@ from limbeck.distributed import rank, world_size
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.feeds import EvalBatches, Feeds, Few
 from limbeck.modalities import Text
-from limbeck.models.language import load_tokenizer
+from limbeck.models.language import load_tokenizer, parse_lora
 from limbeck.models.spec import parse_spec
 from limbeck.networks import read_card, resolve
-from limbeck.policies import parse_policy, parse_sampling
+from limbeck.policies import Fixed, parse_policy, parse_sampling
+from limbeck.servers import parse_server
 
 _CHECKED = 64  # training texts on which a teacher is scored where there is no validation split
 _NOT_FOR_TEXT = (
@@ -32,7 +34,6 @@ _NOT_FOR_TEXT = (
     "channels_last",
     "teacher_size",
     "teacher_budget",
-    "teacher_cache",
 )
 
 
@@ -61,10 +62,20 @@ def check_text_settings(settings: RunSettings) -> None:
     for name in _NOT_FOR_TEXT:
         if getattr(settings, name, None):
             raise SettingError(f"{name} is for images, and {settings.data} is text.")
+    if settings.back_translation is not None:
+        parse_back_translation(settings.back_translation)
+    if settings.student_lora is not None:
+        parse_lora(settings.student_lora)
     if isinstance(settings, TeacherSettings):
         parse_policy(settings.policy)
         for sampling in (settings.student_sampling, settings.teacher_sampling):
             parse_sampling(sampling)
+        writes = parse_policy(settings.policy) != Fixed() and parse_server(settings.teacher) is None
+        if settings.teacher_cache is not None and writes:
+            raise SettingError(
+                f"teacher_cache keeps what the teacher says of the data's own answers, and policy: {settings.policy} has "
+                "others written in every step, of which it says nothing; train without teacher_cache, or with policy fixed."
+            )
     views = _views(settings)
     if getattr(settings, "mixed_targets", False) and (views is None or not views.mixed):
         raise SettingError(

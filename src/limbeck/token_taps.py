@@ -92,9 +92,15 @@ def language_classifier(network: nn.Module, inputs: Tokens, *, causal: bool) -> 
     try:
         return find_classifier(_Called(network, causal), inputs).removeprefix(prefix)
     except TapError:
-        if isinstance(getattr(network, "score", None), nn.Linear):
-            return "score"
+        # Beside adapters it is a copy that learns, behind the one that was there.
+        scores: list[str] = [path for path, module in network.named_modules() if _is_score(path, module)]
+        if scores:
+            return scores[-1]
         raise
+
+
+def _is_score(path: str, module: nn.Module) -> bool:
+    return path.partition(".")[0] == "score" and isinstance(module, nn.Linear)
 
 
 class _MixEmbeddings:

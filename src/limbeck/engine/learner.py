@@ -139,6 +139,10 @@ class Learner:
             raise SettingError(
                 f"'{self.stages[stage].objective}' attacks with whole parameters; use DDP instead of FSDP."
             )
+        if sharded(self.model) and self.trainable.adapted:
+            raise SettingError(
+                "student_lora is for whole parameters, into which adapters are added; use DDP, not FSDP."
+            )
         self.trainable.objective.set_epochs(self.stages[stage].epochs)
         if self._resumed is not None:
             self._restore(self._resumed, inside)
@@ -304,6 +308,8 @@ class Learner:
             load_whole_state(module, own)
         self.share_buffers()
         network = self.trainable.release()
+        if self.trainable.adapted:
+            self.kept_state = whole_state(network)
         self.rebuilt = network if self.trainable.new_classifier is not None else None
         return network
 

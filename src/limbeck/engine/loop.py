@@ -219,7 +219,8 @@ class Loop:
             return batch
         position, stage = self.position, self.stages[self.position.stage]
         done = (position.epoch + position.batch / len(self.batches)) / stage.epochs
-        with self.accelerator.autocast():
+        # One answer takes more passes than another, so that no pass may wait for the other processes.
+        with self.accelerator.autocast(), whole_parameters(self.trainable):
             return self.author.write(batch, position.step, done)
 
     def _ask_teacher(self, seen: Seen) -> Signals:

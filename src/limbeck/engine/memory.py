@@ -35,8 +35,9 @@ def footprint(trainable: Trainable, inputs: Any, teacher: Signals, batch: Batch,
 
     What operators need inside for a moment is not seen, nor what lies idle in an allocator.
     """
-    learns = sum(parameter.nbytes for parameter in trainable.parameters())
-    kept = learns + sum(buffer.nbytes for buffer in trainable.buffers()) + _STATES[settings.optimizer] * learns
+    held = sum(value.nbytes for value in (*trainable.parameters(), *trainable.buffers()))
+    learns = sum(parameter.nbytes for parameter in trainable.parameters() if parameter.requires_grad)
+    kept = held + _STATES[settings.optimizer] * learns
     if settings.ema:
         kept += sum(value.nbytes for value in trainable.student.state_dict().values())
     own = {

@@ -88,9 +88,18 @@ def _is_sharded(value: torch.Tensor) -> bool:
 
 @contextmanager
 def whole_parameters(model: nn.Module) -> Iterator[None]:
-    """Inside the block every process holds all of a sharded model, so that its parts may be called on their own."""
+    """Inside the block every process holds all of a sharded model, so that its parts may be called on their own.
+
+    And as often as each likes: nothing is gathered in a forward pass there, which the other processes would have to join.
+    """
     fsdp = sys.modules.get("torch.distributed.fsdp")
     shards = [] if fsdp is None else [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
+    for module in shards[:1]:
+        # Else a part that is called before the whole has been would take itself for the whole.
+        module._get_fsdp_state()._lazy_init()
+    # The first is around the others, and is not sharded again in a forward pass anyway.
+    for module in shards[1:]:
+        module.set_reshard_after_forward(False, recurse=False)
     for module in shards:
         module.unshard()
     try:
@@ -98,6 +107,8 @@ def whole_parameters(model: nn.Module) -> Iterator[None]:
     finally:
         for module in shards:
             module.reshard()
+        for module in shards[1:]:
+            module.set_reshard_after_forward(True, recurse=False)
 
 
 def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:

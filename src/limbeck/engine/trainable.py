@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -12,6 +12,19 @@ from limbeck.heads import Projected
 from limbeck.objectives.base import Objective
 from limbeck.signals import Batch, Signals
 from limbeck.taps import Tapped
+
+
+class Adapters(Protocol):
+    """What alone learns in a student whose own weights are frozen; see ``limbeck.models.language.adapters``."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The adapters alone: their parameters and their ``state_dict``."""
+        ...
+
+    def fold(self) -> None:
+        """Make them part of the student's weights; the student computes the same without them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,9 +53,16 @@ class Trainable(nn.Module):
     Args:
         companions: from the student's inputs and signals to the logits of the networks beside it, (B, K, C) or (B, K, L, V),
             which are in its ``networks``; None where no objective asks for any.
+        adapters: what alone learns in the student, so that nothing else of it is in a checkpoint; None where all of it does.
     """
 
-    def __init__(self, student: Tapped, stages: Sequence[Stage], companions: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        student: Tapped,
+        stages: Sequence[Stage],
+        companions: nn.Module | None = None,
+        adapters: Adapters | None = None,
+    ) -> None:
         super().__init__()
         self.student = student
         self.companions = companions
@@ -51,6 +71,12 @@ class Trainable(nn.Module):
         # What its owner froze stays frozen.
         self._learning = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
         self.stage = 0
+        self._adapters = adapters
+        if adapters is not None:
+            everything = student.named_parameters(remove_duplicate=False)
+            self._frozen = {f"student.{name}" for name, _ in everything if name not in self._learning}
+            nn.Module.register_state_dict_post_hook(self, _without_frozen)
+            nn.Module.register_load_state_dict_post_hook(self, _frozen_may_be_missing)
 
     @property
     def objective(self) -> Objective:
@@ -117,17 +143,27 @@ class Trainable(nn.Module):
         logits: Tensor = head(signals.embedding_map)
         return logits
 
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters alone learn in the student."""
+        return self._adapters is not None
+
     def kept(self) -> dict[str, nn.Module]:
-        """The modules whose weights are the result, by the prefix of their names in it."""
+        """The modules whose weights training changes and selects, by the prefix of their names in the result."""
+        if self._adapters is not None:
+            return {"": self._adapters.module}
         head = self.new_classifier
         return {"": self.student.network} if head is None else {"network.": self.student.network, "head.": head}
 
     def release(self) -> nn.Module:
         """The finished student in eval mode, its parameters asking for gradients as they did at first.
 
-        Where its classifier is replaced, the old one is taken out of the network, and this module's own forward ends.
+        Where its classifier is replaced, the old one is taken out of the network, and this module's own forward ends. Adapters
+        become part of its weights.
         """
         self._unfreeze_student(True)
+        if self._adapters is not None:
+            self._adapters.fold()
         head = self.new_classifier
         if head is None:
             return self.student.network.eval()
@@ -159,6 +195,18 @@ class Trainable(nn.Module):
             if callable(own):
                 exempt |= {f"{prefix}.{name}" for name in own()}
         return exempt
+
+
+def _without_frozen(trainable: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    # As large as the student, and the same in every checkpoint.
+    assert isinstance(trainable, Trainable)
+    for name in trainable._frozen:
+        state.pop(prefix + name, None)
+
+
+def _frozen_may_be_missing(trainable: nn.Module, keys: Any) -> None:
+    assert isinstance(trainable, Trainable)
+    keys.missing_keys[:] = [name for name in keys.missing_keys if name not in trainable._frozen]
 
 
 def with_peers(companions: nn.Module | None, inputs: Any, student: Signals) -> Signals:

@@ -13,6 +13,7 @@ from limbeck.config import RunSettings
 from limbeck.errors import SettingError
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
+from limbeck.models.language import Adapters
 from limbeck.models.spec import ModelSpec
 from limbeck.networks import Network
 from limbeck.runs import RunFolder
@@ -79,8 +80,12 @@ class Modality(Protocol):
         classifier: str | None,
         image_size: int | None = None,
         embedding: bool = True,
+        lora: str | None = None,
     ) -> Network:
-        """A network made or taken, on the device, tapped; see :func:`limbeck.networks.open_network`."""
+        """A network made or taken, on the device, tapped; see :func:`limbeck.networks.open_network`.
+
+        ``lora``: adapters that alone are to learn in it, as the setting ``student_lora`` writes them; of text alone.
+        """
         ...
 
     def task(self, network: Network, *, channels_last: bool) -> Task:
@@ -98,8 +103,18 @@ class Modality(Protocol):
         """
         ...
 
-    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
-        """Write into a run's folder what comes with its student: ``network``, with what it and its teacher did on the test."""
+    def write(
+        self,
+        folder: RunFolder,
+        network: nn.Module,
+        student: Examined | None,
+        teacher: Examined | None,
+        adapters: Adapters | None = None,
+    ) -> None:
+        """Write into a run's folder what comes with its student: ``network``, with what it and its teacher did on the test.
+
+        ``adapters``: those that it learnt with, which are in its weights by now.
+        """
         ...
 
     def card(self, name: str, network: Network) -> dict[str, str]:

@@ -12,6 +12,7 @@ from limbeck.data import ImageData
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
 from limbeck.modalities.base import Examined, by_accuracy_alone
+from limbeck.models.language import Adapters
 from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import Network, card, open_network, resolve
 from limbeck.runs import RunFolder
@@ -67,6 +68,7 @@ class Images:
         classifier: str | None,
         image_size: int | None = None,
         embedding: bool = True,
+        lora: str | None = None,
     ) -> Network:
         return open_network(
             model,
@@ -89,7 +91,14 @@ class Images:
         by_accuracy_alone(settings, self.samples)
         return None
 
-    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+    def write(
+        self,
+        folder: RunFolder,
+        network: nn.Module,
+        student: Examined | None,
+        teacher: Examined | None,
+        adapters: Adapters | None = None,
+    ) -> None:
         """Weights are all there is."""
 
     def card(self, name: str, network: Network) -> dict[str, str]:

@@ -18,6 +18,7 @@ from limbeck.evaluate.judge import Judge
 from limbeck.evaluate.search import check_same_similarity
 from limbeck.modalities.base import Examined
 from limbeck.models.encoders import Encoder, create_encoder, encoder_of
+from limbeck.models.language import Adapters
 from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import CARD, Network, read_card, resolve
 from limbeck.pair_taps import PairTapped
@@ -79,6 +80,7 @@ class Search:
         classifier: str | None,
         image_size: int | None = None,
         embedding: bool = True,
+        lora: str | None = None,
     ) -> Network:
         corpus = self.corpus
         try:
@@ -142,7 +144,14 @@ class Search:
 
         return Judge("ndcg_10", ndcg)
 
-    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+    def write(
+        self,
+        folder: RunFolder,
+        network: nn.Module,
+        student: Examined | None,
+        teacher: Examined | None,
+        adapters: Adapters | None = None,
+    ) -> None:
         assert isinstance(network, Encoder)
         target = folder.path / ENCODER
         if target.exists():  # of a run that was cut off while it wrote

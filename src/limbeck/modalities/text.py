@@ -17,11 +17,20 @@ from limbeck.errors import DataError, LimbeckError, SettingError, WeightsError
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
 from limbeck.modalities.base import Examined, by_accuracy_alone
-from limbeck.models.language import context_of, create_language_model, vocabulary_of
+from limbeck.models.language import (
+    Adapters,
+    Lora,
+    context_of,
+    create_language_model,
+    parse_lora,
+    published_name,
+    vocabulary_of,
+    write_folder,
+)
 from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import CARD, Network, resolve
 from limbeck.policies import Policy, parse_sampling
-from limbeck.runs import TEST_ANSWERS, RunFolder
+from limbeck.runs import ADAPTER, MERGED, TEST_ANSWERS, RunFolder
 from limbeck.signals import Batch
 from limbeck.taps import evaluating
 from limbeck.tasks.text import TextTask
@@ -86,6 +95,7 @@ class Text:
         classifier: str | None,
         image_size: int | None = None,
         embedding: bool = True,
+        lora: str | None = None,
     ) -> Network:
         name = model if isinstance(model, str) else type(model).__name__
         network = model
@@ -93,6 +103,8 @@ class Text:
             name, network = self._create(network, who)
         _check_vocabulary(network, self.data, who)
         self._check_context(network, who)
+        # Before the taps, which then are in the layers that will run.
+        adapters = None if lora is None else self._adapted(network, parse_lora(lora), model)
         network.to(device)
         inputs = probe.inputs[:2]
         if embedding and not classifier:
@@ -112,7 +124,12 @@ class Text:
             raise SettingError(
                 f"{who}: {name} cannot take tokens of shape {tuple(inputs.shape)} ({reason})."
             ) from error
-        return Network(name, tapped, nn.Identity())
+        return Network(name, tapped, nn.Identity(), adapters=adapters)
+
+    def _adapted(self, network: nn.Module, lora: Lora, model: str | nn.Module) -> Adapters:
+        base = published_name(resolve(model)) if isinstance(model, str) else None
+        # The classifier of other classes is new, and would stay as it was drawn.
+        return Adapters(network, lora, train_classifier=not self._causal, base=base)
 
     def _check_context(self, network: nn.Module, who: str) -> None:
         """Answers are written when the training is over, too, which is late to learn that there is no room for them."""
@@ -187,11 +204,29 @@ class Text:
         by_accuracy_alone(settings, self.samples)
         return None
 
-    def write(self, folder: RunFolder, network: nn.Module, student: Examined | None, teacher: Examined | None) -> None:
+    def write(
+        self,
+        folder: RunFolder,
+        network: nn.Module,
+        student: Examined | None,
+        teacher: Examined | None,
+        adapters: Adapters | None = None,
+    ) -> None:
+        if adapters is not None:
+            self._write_merged(folder, network, adapters)
         answers = () if student is None else student.details
         if answers:
             listed = side_by_side(answers, () if teacher is None else teacher.details)
             folder.write_text(TEST_ANSWERS, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
+
+    def _write_merged(self, folder: RunFolder, network: nn.Module, adapters: Adapters) -> None:
+        """The student with its adapters in its weights, for others to read, and the adapters where their base is published."""
+        if callable(getattr(network, "save_pretrained", None)):
+            tokenizer = self.data.tokenizer
+            known = tokenizer if callable(getattr(tokenizer, "save_pretrained", None)) else None
+            write_folder(network, known, folder.path / MERGED, overwrite=True)
+        if adapters.base is not None:
+            adapters.write(folder.path / ADAPTER)
 
     def card(self, name: str, network: Network) -> dict[str, str]:
         facts = {

@@ -29,6 +29,37 @@ _SIGNALS_OF = {
 _PART_OF_FREE_MEMORY = 0.5
 
 
+class CacheReader:
+    """Entries of a cache as signals: from the device, where the whole cache is held there, or from the mapped files.
+
+    held: whether it is held on the device.
+    """
+
+    def __init__(self, cache: TeacherCache, device: torch.device) -> None:
+        self._cache, self._device = cache, device
+        self.held = _fits(device, cache.layout.bytes)
+        self._whole = cache.load(device) if self.held else {}
+
+    def signals(self, entries: Tensor) -> Signals:
+        """float32 signals of ``entries``, int64 (B,), on the device."""
+        layout = self._cache.layout
+        if self.held:
+            return layout.decode({name: value.index_select(0, entries) for name, value in self._whole.items()})
+        found = self._cache.gather(entries.cpu())
+        return layout.decode({name: value.to(self._device) for name, value in found.items()})
+
+
+def check_held(cache: TeacherCache, needs: Iterable[str]) -> None:
+    """Raise CacheError unless the cache holds what an objective needs of a teacher (``Objective.needs``)."""
+    held = {name.partition(".")[0] for name in cache.layout.shapes}
+    missing = sorted({need for need in needs if need in _SIGNALS_OF and _SIGNALS_OF[need] not in held})
+    if missing:
+        raise CacheError(
+            f"the teacher cache {cache.folder} holds {' and '.join(sorted(held))}, and the objective needs the teacher's "
+            f"{' and '.join(missing)}. Name another folder, or delete this one, to have a cache written that holds them."
+        )
+
+
 class CachedTeacher:
     """A ``Teacher`` whose signals were computed before: those of each sample in each view, float32.
 
@@ -46,9 +77,8 @@ class CachedTeacher:
 
     def __init__(self, cache: TeacherCache, slots: Slots, index: Tensor, device: torch.device | str = "cpu") -> None:
         device = torch.device(device)
-        self.cache, self._device = cache, device
-        self.held = _fits(device, cache.layout.bytes)
-        self._whole = cache.load(device) if self.held else {}
+        self.cache, self._reader = cache, CacheReader(cache, device)
+        self.held = self._reader.held
         place = device if self.held else torch.device("cpu")
         self._rows = _rows_by_index(cache, slots, index).to(place)
         # None where the slot is the view itself.
@@ -57,14 +87,7 @@ class CachedTeacher:
 
     def require(self, needs: Iterable[str]) -> None:
         """Raise CacheError unless the cache holds what an objective needs of a teacher (``Objective.needs``)."""
-        held = {name.partition(".")[0] for name in self.cache.layout.shapes}
-        missing = sorted({need for need in needs if need in _SIGNALS_OF and _SIGNALS_OF[need] not in held})
-        if missing:
-            raise CacheError(
-                f"the teacher cache {self.cache.folder} holds {' and '.join(sorted(held))}, and the objective needs the "
-                f"teacher's {' and '.join(missing)}. Name another folder, or delete this one, to have a cache written that "
-                "holds them."
-            )
+        check_held(self.cache, needs)
 
     def signals(self, inputs: Any, batch: Batch) -> Signals:
         """The stored signals of the batch's samples in the batch's views; ``inputs`` are not looked at.
@@ -81,13 +104,9 @@ class CachedTeacher:
         entries, known = self._entries(index, view)
         if self.held:
             self._missed.logical_or_(~known.all())
-            return self.cache.layout.decode(
-                {name: value.index_select(0, entries) for name, value in self._whole.items()}
-            )
-        if not bool(known.all()):
+        elif not bool(known.all()):
             raise self._unknown(int(index[~known][0]), int(view[~known][0]))
-        found = self.cache.gather(entries)
-        return self.cache.layout.decode({name: value.to(batch.index.device) for name, value in found.items()})
+        return self._reader.signals(entries)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """All epochs are the same."""

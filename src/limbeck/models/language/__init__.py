@@ -1,5 +1,6 @@
 """Language models by name, their layers, their adapters, and the folders that other tools read."""
 
+from limbeck.models.language.adapters import Adapters, Lora, parse_lora
 from limbeck.models.language.create import CreatedLanguageModel, create_language_model, load_tokenizer, usual_task
 from limbeck.models.language.folder import WrittenFolder, write_folder
 from limbeck.models.language.layers import keep_layers, layers_of
@@ -12,10 +13,13 @@ from limbeck.models.language.lora import (
     without_adapters,
 )
 from limbeck.models.language.prune import PrunedModel, prune_layers
+from limbeck.models.language.published import published_name
 from limbeck.models.language.sizes import context_of, embedding_of, vocabulary_of
 
 __all__ = [
+    "Adapters",
     "CreatedLanguageModel",
+    "Lora",
     "PrunedModel",
     "WrittenFolder",
     "adapter_state",
@@ -28,7 +32,9 @@ __all__ = [
     "load_adapter_state",
     "load_tokenizer",
     "merged",
+    "parse_lora",
     "prune_layers",
+    "published_name",
     "usual_task",
     "vocabulary_of",
     "with_lora",

@@ -66,11 +66,25 @@ def with_lora(
         fan_in_fan_out=not isinstance(linear[paths[0]], nn.Linear),
         modules_to_save=_classifier_of(network) if train_classifier else None,
     )
+    return with_config(network, config)
+
+
+def with_config(network: nn.Module, config: Any) -> nn.Module:
+    """The network wrapped by peft, with adapters as peft's own configuration describes them; the network is changed."""
     with warnings.catch_warnings():
         # peft asks transformers by an old name, which is nothing that a user could change.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        wrapped: nn.Module = peft.get_peft_model(network, config)
+        wrapped: nn.Module = _peft().get_peft_model(network, config)
     return wrapped
+
+
+def adapter_config(network: nn.Module) -> dict[str, Any]:
+    """peft's configuration of the adapters, by name.
+
+    Raises:
+        SettingError: the network was not made by :func:`with_lora`.
+    """
+    return dict(_wrapper(network).peft_config["default"].to_dict())
 
 
 def has_adapters(network: nn.Module) -> bool:
@@ -177,7 +191,23 @@ def _named_paths(network: nn.Module, linear: Mapping[str, nn.Module], targets: S
         if not matching:
             raise SettingError(unknown_name(f"linear layer of {type(network).__name__}", name, _last_parts(linear)))
         found += [path for path in matching if path not in found]
+    _check_own_weights(network, found)
     return found
+
+
+def _check_own_weights(network: nn.Module, paths: Sequence[str]) -> None:
+    """What is added to weights that another layer has too would be added there as well, once adapters become weights."""
+    owners: dict[int, list[str]] = {}
+    for path, module in network.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor):
+            owners.setdefault(id(weight), []).append(path)
+    for path in paths:
+        others = [other for other in owners[id(network.get_submodule(path).weight)] if other != path]
+        if others:
+            raise SettingError(
+                f"{path} shares its weights with {', '.join(others)}, so it gets no adapters; name others."
+            )
 
 
 def _last_parts(linear: Mapping[str, nn.Module]) -> list[str]:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from limbeck.errors import MissingExtraError, SettingError, WeightsError
+from limbeck.models.language.adapter_folder import base_of, has_adapter, has_tokenizer, merged_with
 from limbeck.models.language.architectures import CLASSES
 from limbeck.models.language.layers import keep_layers
 from limbeck.models.sources.base import BuiltLanguage, LanguageRequest, Task, unreachable_weights
 from limbeck.models.sources.transformers_config import WHERE, dtype_of, folder_of, import_transformers, read_config
+from limbeck.models.spec import PRETRAINED, parse_spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FILES = (*WHERE, "gguf_file")
-_OURS = (*_FILES, "dtype", "attn_implementation", "keep_layers", "num_classes")
+_OURS = (*_FILES, "base", "dtype", "attn_implementation", "keep_layers", "num_classes")
 _SHOWN = 4
 
 
 def build_published(request: LanguageRequest) -> BuiltLanguage:
     """A language model that transformers knows.
+
+    A folder with adapters (LoRA of peft, safetensors) is its base with them in its weights; ``base`` names the base where the
+    folder's own word for it is no longer right.
 
     ``hf:NAME-OR-FOLDER`` takes arguments of its configuration, and besides: ``gguf_file`` (its weights as GGUF), ``dtype``
     (``float32``, ``bfloat16``, ``float16`` or ``auto``), ``attn_implementation`` as transformers names it, ``keep_layers`` (see
@@ -34,6 +40,8 @@ def build_published(request: LanguageRequest) -> BuiltLanguage:
         SettingError, WeightsError, MissingExtraError: see :func:`limbeck.models.language.create_language_model`.
     """
     label, folder = f"hf:{request.name}", folder_of(request.name)
+    if has_adapter(folder):
+        return _with_adapter(label, folder, request)
     transformers = import_transformers(f"the language model {label}")
     where = _where(request.arguments)
     config = _config(label, folder, where, request)
@@ -72,6 +80,28 @@ def build_published(request: LanguageRequest) -> BuiltLanguage:
     return BuiltLanguage(network, published, folder, new_classifier)
 
 
+def _with_adapter(label: str, folder: str, request: LanguageRequest) -> BuiltLanguage:
+    if request.published is False:
+        raise SettingError(f"{label} is a folder of adapters, which are for the weights of their base: leave '@' out.")
+    name, arguments = base_of(label, folder, request.arguments)
+    after = {key: arguments.pop(key) for key in ("keep_layers",) if key in arguments}
+    built = build_published(replace(request, name=name, arguments=arguments))
+    network, has_classifier = merged_with(label, folder, built.network)
+    if after:
+        network = keep_layers(network, after["keep_layers"])
+    tokenizer = folder if has_tokenizer(folder) else built.tokenizer_folder
+    return replace(
+        built, network=network, tokenizer_folder=tokenizer, new_classifier=built.new_classifier and not has_classifier
+    )
+
+
+def published_name(spec: str) -> str | None:
+    """The name or folder of the published network that a text is of, unchanged; None for any other text."""
+    parsed = parse_spec(spec, unprefixed="language")
+    changed = "keep_layers" in parsed.arguments or parsed.weights not in (None, PRETRAINED)
+    return None if parsed.source != "hf" or changed or has_adapter(folder_of(parsed.name)) else parsed.name
+
+
 def published_task(name: str, arguments: Mapping[str, Any]) -> Task:
     """What a published model was made for, as its configuration says; GGUF files are of models that write text.
 
@@ -79,6 +109,8 @@ def published_task(name: str, arguments: Mapping[str, Any]) -> Task:
         SettingError, WeightsError, MissingExtraError: see :func:`limbeck.models.language.create_language_model`.
     """
     import_transformers(f"the language model hf:{name}")
+    if has_adapter(folder_of(name)):
+        return published_task(*base_of(f"hf:{name}", folder_of(name), arguments))
     where = _where(arguments)
     if "gguf_file" in where:
         return "causal"
@@ -99,6 +131,8 @@ def published_tokenizer(name: str, arguments: Mapping[str, Any]) -> PreTrainedTo
         MissingExtraError: transformers or gguf is not installed.
     """
     transformers = import_transformers(f"the tokenizer of hf:{name}")
+    if has_adapter(folder_of(name)) and not has_tokenizer(folder_of(name)):
+        return published_tokenizer(*base_of(f"hf:{name}", folder_of(name), arguments))
     where = _where(arguments)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of(name), trust_remote_code=False, **where)
