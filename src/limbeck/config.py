@@ -162,8 +162,16 @@ class SearchSettings(Settings):
     """What a batch of queries and documents is made of, and how a collection is divided."""
 
     negatives: int = Field(default=0, ge=0, description="Documents beside its own that each query brings into a batch.")
-    mining: Literal["bm25", "random"] = Field(
-        default="bm25", description="Which, where the examples bring too few: what BM25 finds, or any."
+    mining: Literal["bm25", "teacher", "random"] = Field(
+        default="bm25", description="Which, where the examples bring too few: what BM25 or the teacher finds, or any."
+    )
+    mining_margin: float | None = Field(
+        default=None,
+        ge=0,
+        description="With mining=teacher: leave out what it scores above the positive less this, as unjudged answers.",
+    )
+    mining_share: float | None = Field(
+        default=None, gt=0, le=1, description="The same, above this share of the positive's score; 0.95 is usual."
     )
     test_fraction: float = Field(
         default=0.2,
@@ -173,6 +181,11 @@ class SearchSettings(Settings):
     )
     split_seed: int = Field(
         default=0, ge=0, description="Seed of the division of the queries, and of random negatives."
+    )
+    embed_chunk: int | None = Field(
+        default=None,
+        ge=1,
+        description="Texts that the student encodes at a time: a large batch in the memory of a small one (GradCache).",
     )
 
 
@@ -318,6 +331,9 @@ class TeacherSettings(RunSettings):
     teacher_size: int | None = Field(
         default=None, ge=1, description="Image side the teacher sees; the data's when not given."
     )
+    documents: Literal["own", "teacher"] = Field(
+        default="own", description="Documents that the student searches: its own, or the teacher's, for queries alone."
+    )
     allow_weak_teacher: bool = Field(default=False, description="Go on although the teacher is near chance.")
     teacher_budget: int | None = Field(
         default=None,
@@ -370,6 +386,9 @@ class MemberSettings(Settings):
     clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of the gradient.")
     ema: float | None = Field(default=None, gt=0, lt=1, description="Decay of the moving average of the student.")
     policy: str | None = Field(default=None, description="Text that student and teacher see.")
+    documents: Literal["own", "teacher"] | None = Field(
+        default=None, description="Documents that the student searches."
+    )
     stages: list[StageSettings] = Field(default=[], description="Stages before the main one.")
 
     def own(self) -> dict[str, Any]:

@@ -81,10 +81,17 @@ def check_image_settings(settings: RunSettings) -> None:
             raise SettingError(
                 f"{name} is for text, and {settings.data} is not; a file is text by its name, else write text:…"
             )
+    check_no_search(settings)
     if getattr(settings, "mixed_targets", False):
         raise SettingError(f"mixed_targets is a control of mixup of text, and {settings.data} is no text.")
     if getattr(settings, "policy", "fixed") != "fixed":
         raise SettingError(f"policy says which text is seen, and {settings.data} is no text.")
+
+
+def check_no_search(settings: RunSettings) -> None:
+    """Raise SettingError for a setting that is for search alone."""
+    if settings.embed_chunk is not None or getattr(settings, "documents", "own") != "own":
+        raise SettingError(f"documents and embed_chunk are for search, and {settings.data} is none.")
 
 
 def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) -> Feeds:

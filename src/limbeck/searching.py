@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from limbeck.data.search import Found, PairTexts, SearchData
+from limbeck.data.search import Found, KnownTexts, PairTexts, SearchData
 from limbeck.evaluate.search import SearchCost, SearchScore, beside, embed, find, make_index, score, search_cost
 
 FIGURES = {"ndcg_10": "nDCG@10", "mrr_10": "RR@10", "recall_100": "R@100", "map": "AP"}
@@ -21,11 +21,15 @@ _TIMED = 20
 
 @dataclass(frozen=True)
 class Searched:
-    """What an encoder found for the test queries: documents, figures by query, and what it costs."""
+    """What an encoder found for the test queries: documents, figures by query, and what it costs.
+
+    documents_of: whose documents were searched, where it encodes queries alone.
+    """
 
     found: Found
     score: SearchScore
     cost: SearchCost
+    documents_of: str | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -42,22 +46,36 @@ def searched(
     similarity: str,
     batch_size: int,
     device: torch.device,
+    documents: KnownTexts | None = None,
 ) -> Searched:
     """Search all documents for the test queries; MAP is of the first 1000 documents. Every process does all of it.
+
+    documents: those that are searched, where the network does not encode them, or did so before.
 
     Raises:
         DataError: embeddings that are not finite. MissingExtraError: ir_measures is not installed.
     """
     places = torch.tensor([data.queries.places[query] for query in data.part("test")])
     queries = texts.queries.some(places)
-    documents = embed(network, texts.documents, batch_size=batch_size, device=device)
-    index = make_index(documents, similarity=similarity)
+    encoder, rows = (network, texts.documents) if documents is None else (documents.encoder, documents.texts.documents)
+    known = None if documents is None else documents.embedded
+    embedded = embed(encoder, rows, batch_size=batch_size, device=device) if known is None else known.documents
+    index = make_index(embedded, similarity=similarity)
     asked = embed(network, queries, batch_size=batch_size, device=device)
     found = find(index, asked, places, min(_DEPTH, len(data.documents)))
     cost = search_cost(
-        network, index, queries, texts.documents, texts=batch_size, repeats=_TIMED, batch_size=batch_size, device=device
+        network,
+        index,
+        queries,
+        rows,
+        document_encoder=encoder,
+        texts=batch_size,
+        repeats=_TIMED,
+        batch_size=batch_size,
+        device=device,
     )
-    return Searched(found, score(data, "test", found, list(FIGURES.values())), cost)
+    lent = None if documents is None or documents.encoder is network else documents.name
+    return Searched(found, score(data, "test", found, list(FIGURES.values())), cost, lent)
 
 
 def told_beside(data: SearchData, student: Searched, teacher: Searched | None) -> Mapping[str, Any]:
@@ -71,6 +89,7 @@ def told_beside(data: SearchData, student: Searched, teacher: Searched | None) -
     compared = beside(data, "test", student.found, (teacher or student).found, depth=depth)
     told: dict[str, Any] = {
         "figures": {who: each.figures for who, each in names.items()},
+        **({} if student.documents_of is None else {"documents_of": student.documents_of}),
         "cost": {who: vars(each.cost) for who, each in names.items()},
     }
     if teacher is not None:

@@ -28,13 +28,14 @@ from limbeck.errors import SettingError
 from limbeck.evaluate import Score
 from limbeck.job import Job, Plan, plan_of
 from limbeck.matching import Names, connect, constants
-from limbeck.modalities import Text
+from limbeck.modalities import Search, Text
 from limbeck.modalities.base import Examined
 from limbeck.networks import Network, checkpoint_gradients, share_preprocess
 from limbeck.policies import Fixed, parse_policy
 from limbeck.random_state import RandomState
 from limbeck.run_data import data_of, feeds_of
 from limbeck.runs import RunFolder
+from limbeck.search_teaching import SearchTeaching
 from limbeck.signals import Signals
 from limbeck.tasks.base import Seen, Task
 from limbeck.tasks.vision import VisionTask
@@ -83,7 +84,7 @@ class Session:
 
     def __init__(self, plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> None:
         job = next((plan.job for plan in plans if plan.job.teacher is not None), plans[0].job)
-        self._data = data_of([job, *(plan.job for plan in plans)], accelerator)
+        self._data = data_of([job, *(plan.job for plan in plans)], accelerator, say)
         feeds = feeds_of(self._data, job.settings, accelerator.device)
         if (facts := feeds.modality.facts()) is not None:
             say(f"data        {facts}")
@@ -99,7 +100,8 @@ class Session:
         self.epochs = epochs
         self._students: list[Network] = []
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
-        kind = BudgetedTeaching if budgeted else Teaching
+        searches = isinstance(feeds.modality, Search)
+        kind = BudgetedTeaching if budgeted else SearchTeaching if searches else Teaching
         self.teaching = None if job.teacher is None else kind(job.teacher, needs, self.around)
         self.teacher: Teacher = NoTeacher()
         self._examined: Examined | None = None
@@ -226,6 +228,9 @@ class Session:
             # So that two networks that see the same are told so, and it is made once.
             network = replace(network, preprocess=share_preprocess(other, network))
         self._students.append(network)
+        if job.distill.documents == "teacher":
+            assert isinstance(self.teaching, SearchTeaching)
+            self.teaching.lend_documents(network)
         if settings.gradient_checkpointing:
             checkpoint_gradients(network.tapped.network, network.name)
         if around.channels_last:
@@ -234,7 +239,8 @@ class Session:
         if taught_by is not None:
             if any(each.tapped.network is network.tapped.network for each in taught_by.all):
                 raise SettingError("teacher and student are the same module; the teacher must stay as it is.")
-            ratio = f", the teacher's {taught_by.parameters / max(1, network.parameters):.1f} times as many"
+            if taught_by.parameters:
+                ratio = f", the teacher's {taught_by.parameters / max(1, network.parameters):.1f} times as many"
         say(f"{who:<11} {network.name}: {network.parameters:,} parameters{ratio}")
         return network
 
@@ -287,10 +293,12 @@ class Session:
         """The teacher's score on the test split, and what else it did there, which is looked at once."""
         if self._examined is None:
             assert self.teaching is not None
-            network = self.teaching.network.tapped.network
+            opened = self.teaching.network
             with self.around.accelerator.autocast():
                 modality = self.around.feeds.modality
-                self._examined = modality.examine(network, score, self.around.settings, self.around.device)
+                self._examined = modality.examine(
+                    opened, opened.tapped.network, score, self.around.settings, self.around.device
+                )
         return score, self._examined
 
     # -- speed ---------------------------------------------------------------------------------------------------------

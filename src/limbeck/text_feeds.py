@@ -16,7 +16,7 @@ from limbeck.data.text.tokenizer import Tokenizer
 from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
 from limbeck.errors import LimbeckError, SettingError
-from limbeck.feeds import EvalBatches, Feeds, Few
+from limbeck.feeds import EvalBatches, Feeds, Few, check_no_search
 from limbeck.modalities import Text
 from limbeck.models.language import load_tokenizer
 from limbeck.models.spec import parse_spec
@@ -61,6 +61,7 @@ def check_text_settings(settings: RunSettings) -> None:
     for name in _NOT_FOR_TEXT:
         if getattr(settings, name, None):
             raise SettingError(f"{name} is for images, and {settings.data} is text.")
+    check_no_search(settings)
     if isinstance(settings, TeacherSettings):
         parse_policy(settings.policy)
         for sampling in (settings.student_sampling, settings.teacher_sampling):

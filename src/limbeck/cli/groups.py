@@ -50,7 +50,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "answers",
         "answer",
     ),
-    "search": ("negatives", "mining", "test_fraction", "split_seed"),
+    "search": (
+        "negatives",
+        "mining",
+        "mining_margin",
+        "mining_share",
+        "documents",
+        "embed_chunk",
+        "test_fraction",
+        "split_seed",
+    ),
     "evaluation": (
         "parts",
         "all",

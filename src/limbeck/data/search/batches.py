@@ -71,6 +71,12 @@ class PairBatch:
         first = self.labels[:, None] + torch.arange(self.document.shape[1], device=self.labels.device)
         return self.excluded.gather(1, first)
 
+    @property
+    def others(self) -> Tensor:
+        """(B, W·B·M) bool, the columns of documents that are not a query's own."""
+        own = self.labels[:, None] + torch.arange(self.document.shape[1], device=self.labels.device)
+        return torch.ones_like(self.excluded).scatter(1, own, False)
+
     def to(self, device: torch.device | str) -> PairBatch:
         """The batch on another device; the copy does not wait for the device."""
 
