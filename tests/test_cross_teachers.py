@@ -203,7 +203,7 @@ def test_negatives_are_what_the_teacher_finds() -> None:
         (
             {"teacher": "cross:FOLDER", "negatives": 1, "documents": "teacher"},
             SettingError,
-            "no documents that could be",
+            "no documents to be searched",
         ),
         ({"teacher": "mean(cross:FOLDER, scores)", "negatives": 1}, SettingError, "stands alone"),
         ({"teacher": "scores", "negatives": 1}, DataError, "not every example of tiny has scores"),

@@ -16,7 +16,7 @@ from search_training import QUICK, STUDENT, TEACHER, collection, distilled, enco
 import limbeck
 from limbeck.data.search import SearchData, divided, load_search
 from limbeck.engine.callbacks import Callback
-from limbeck.errors import CacheError, SettingError, WeightsError
+from limbeck.errors import CacheError, DataError, SettingError, WeightsError
 from limbeck.evaluate.search import embed, find, make_index, score
 from limbeck.modalities.search import reading_of
 from limbeck.models.encoders import open_encoder
@@ -249,7 +249,7 @@ def test_a_teacher_reads_each_text_once_and_teaches_the_same(monkeypatch: pytest
     assert counted.texts == once
     counted.texts = 0
     # What it says live, at every step.
-    monkeypatch.setattr("limbeck.search_teaching.read_all", lambda known, **settings: None)
+    monkeypatch.setattr("limbeck.search_teaching.read_texts", lambda *given, **settings: None)
     live = weights(distilled("embed_distill", teacher=teacher, negatives=1, epochs=4))
     assert counted.texts > once + len(data.queries) + len(data.documents)
     for name, value in live.items():
@@ -283,3 +283,22 @@ def test_a_batch_in_chunks_is_the_plain_batch() -> None:
     chunked = distilled("embed_distill", embed_chunk=5, **given)
     for name, value in weights(plain).items():
         assert torch.allclose(value, weights(chunked)[name], atol=1e-6), name
+
+
+def test_queries_without_judgements_are_led_to_where_the_teacher_puts_them(tmp_path: Path) -> None:
+    texts = ["w1 w2", "w3 w4", "w5 w6", "w7 w8", "w9 w10", "w1 w2"]
+    path = tmp_path / "asked.txt"
+    path.write_text("\n".join(texts) + "\n\n")
+    teacher = encoder(STUDENT, 1)
+    given: dict[str, Any] = {"teacher": teacher, "extra_queries": path}
+    few, many = (
+        distilled("embed_match(queries=0, documents=0, extra=1)", **{**given, "epochs": epochs, "lr": rate})
+        for epochs, rate in ((1, 1e-9), (15, 0.01))
+    )
+    rows = reading_of(teacher, 16).queries(texts[:5])
+    apart = [float((embed(done.student, rows) - embed(teacher, rows)).norm(dim=1).mean()) for done in (few, many)]
+    assert apart[1] < 0.8 * apart[0]
+    with pytest.raises(SettingError, match="give a file of them with extra_queries"):
+        distilled("embed_match(extra=1)")
+    with pytest.raises(DataError, match="there is no file"):
+        distilled(extra_queries=tmp_path / "nothing.txt")

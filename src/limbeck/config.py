@@ -182,6 +182,10 @@ class SearchSettings(Settings):
     split_seed: int = Field(
         default=0, ge=0, description="Seed of the division of the queries, and of random negatives."
     )
+    extra_queries: Path | None = Field(
+        default=None,
+        description="File of queries without judgements, for 'embed_match(extra=1)': a .txt, .jsonl or .tsv.",
+    )
     embed_chunk: int | None = Field(
         default=None,
         ge=1,

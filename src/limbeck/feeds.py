@@ -90,8 +90,9 @@ def check_image_settings(settings: RunSettings) -> None:
 
 def check_no_search(settings: RunSettings) -> None:
     """Raise SettingError for a setting that is for search alone."""
-    if settings.embed_chunk is not None or getattr(settings, "documents", "own") != "own":
-        raise SettingError(f"documents and embed_chunk are for search, and {settings.data} is none.")
+    for name, usual in (("embed_chunk", None), ("extra_queries", None), ("documents", "own")):
+        if getattr(settings, name, usual) != usual:
+            raise SettingError(f"{name} is for search, and {settings.data} is none.")
 
 
 def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) -> Feeds:

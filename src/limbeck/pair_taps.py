@@ -27,6 +27,7 @@ class SeenPairs:
     documents of all W processes are scored. query, document: (B,) and (B, M) int64 places of the texts in the collection.
     labels: (B,) int64 column of the first of a query's own M documents among the N. scores: (B, M) float32, a teacher's from a
     file; None where there are none.
+    extra, extra_query: tokens and places (B,) of further queries; None where there are none.
     """
 
     queries: dict[str, Tensor]
@@ -36,6 +37,8 @@ class SeenPairs:
     document: Tensor
     labels: Tensor
     scores: Tensor | None = None
+    extra: dict[str, Tensor] | None = None
+    extra_query: Tensor | None = None
 
 
 pytree.register_dataclass(SeenPairs)
@@ -90,7 +93,13 @@ class PairTapped(Tapped):
             logits=(ours @ theirs.T).masked_fill(inputs.excluded, -torch.inf),
             embedding=queries,
             documents=documents.unflatten(0, (len(queries), -1)),
+            extra=self._extra(inputs),
         )
+
+    def _extra(self, inputs: SeenPairs) -> Tensor | None:
+        if inputs.extra is None or inputs.extra_query is None:
+            return None
+        return self._encoded(inputs.extra) if self.known is None else self.known.queries(inputs.extra_query)
 
     def _encoded(self, inputs: dict[str, Tensor]) -> Tensor:
         """(R, D) embeddings of R texts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from limbeck.config import RunSettings
 from limbeck.data.search import (
     BM25,
     EvalPairBatches,
+    ExtraQueries,
     KnownTexts,
     Limits,
     PairBatch,
@@ -25,7 +26,9 @@ from limbeck.data.search import (
     corpus_of,
     divided,
     load_search,
+    read_queries,
     search_of,
+    with_extra,
     word_tokenizer,
 )
 from limbeck.data.search.report import SearchReport
@@ -48,7 +51,7 @@ from limbeck.signals import Batch
 from limbeck.text_memory import Say, read_texts
 
 _CHECKED = 256  # training queries on which a teacher is scored where there is no validation split
-_NEEDS = frozenset({"labels", "logits", "embedding", "documents"})
+_NEEDS = frozenset({"labels", "logits", "embedding", "documents", "extra"})
 _NOT_FOR_SEARCH = (
     *("label_noise", "imbalance", "image_size", "views", "channels_last", "teacher_size", "teacher_budget"),
     *("too_long", "chat", "columns", "separator", "packing", "token_budget"),
@@ -67,7 +70,7 @@ def read_search(settings: RunSettings) -> tuple[SearchData, SearchReport] | None
     return None if spec is None else load_search(spec)
 
 
-def check_search_settings(settings: RunSettings, needs: Iterable[str]) -> None:
+def check_search_settings(settings: RunSettings, needs: Collection[str]) -> None:
     """Raise SettingError for a setting that is for other data, or an objective that needs what encoders do not give."""
     for name in _NOT_FOR_SEARCH:
         if getattr(settings, name, None):
@@ -82,6 +85,8 @@ def check_search_settings(settings: RunSettings, needs: Iterable[str]) -> None:
             "learnt. With embed_chunk=N texts at a time a batch takes the memory of a chunk, and is learnt from as a whole."
         )
     check_mining(settings)
+    if "extra" in needs and settings.extra_queries is None:
+        raise SettingError("the objective compares queries without judgements: give a file of them with extra_queries.")
     beyond = sorted(set(needs) - _NEEDS)
     if beyond:
         raise SettingError(
@@ -106,6 +111,9 @@ def search_corpus(
     """
     limits = Limits(settings.train_limit, settings.test_limit)
     split = divided(data, settings.split_seed, val=settings.val_fraction, test=settings.test_fraction, limits=limits)
+    extra = None
+    if settings.extra_queries is not None:
+        split, extra = with_extra(split, read_queries(settings.extra_queries))
     teachers, made = _members(teacher), [each if isinstance(each, Model) else each() for each in students]
     check_scorers(teachers, split, settings)
     encoders = [each for each in teachers if is_encoder(each)]
@@ -132,6 +140,7 @@ def search_corpus(
         seed=settings.split_seed,
         known=known,
         own_scores=any(map(scores_its_own, teachers)),
+        extra=extra,
     )
     if SCORES in teachers and corpus.pairs["train"].scores is None:
         raise DataError(
@@ -202,6 +211,7 @@ def search_feeds(corpus: SearchCorpus, settings: RunSettings, device: torch.devi
         corpus.student_texts,
         settings.data_seed,
         batch_size=settings.batch_size,
+        extra=None if corpus.extra is None else ExtraQueries(corpus.extra, settings.data_seed),
         rank=rank(),
         world_size=world_size(),
     )

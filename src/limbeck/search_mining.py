@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from limbeck import losses
-from limbeck.config import DistillSettings, RunSettings
+from limbeck.config import RunSettings
 from limbeck.data.search import Found, KnownTexts, Miner, SearchData
 from limbeck.errors import DataError, SettingError
 from limbeck.evaluate.search import find, make_index
@@ -42,8 +42,6 @@ def check_scorers(teachers: Sequence[object], data: SearchData, settings: RunSet
     name, cross = scorers[0], cross_of(scorers[0])
     if len(teachers) > 1:
         raise SettingError(f"teacher: {name} scores pairs, and stands alone; encoders can be combined.")
-    if isinstance(settings, DistillSettings) and settings.documents == "teacher":
-        raise SettingError(f"documents=teacher: {name} scores pairs, and has no documents that could be searched.")
     if not settings.negatives and (cross is None or cross.own):
         raise SettingError(
             f"teacher: {name} scores each query's own documents, of which there is one; give --negatives"

@@ -35,6 +35,7 @@ class SearchTeaching(Teaching):
 
     def __init__(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> None:
         super().__init__(teacher, needs, around)
+        self._has_read = False
         tapped = self.network.tapped
         self.on_test = isinstance(tapped, PairTapped)
         if isinstance(tapped, CrossTapped):
@@ -58,13 +59,15 @@ class SearchTeaching(Teaching):
         """Have a student search the teacher's documents, and encode queries alone.
 
         Raises:
-            SettingError: there are several teachers, or the widths differ.
+            SettingError: the teacher is none that embeds, or several, or the widths differ.
         """
         tapped, teacher = student.tapped, self.network.tapped
         assert isinstance(tapped, PairTapped)
-        assert isinstance(teacher, PairTapped)
+        if not isinstance(teacher, PairTapped) or teacher.known is None:
+            raise SettingError(
+                f"documents=teacher: {self.network.name} scores pairs, and has no documents to be searched."
+            )
         theirs = teacher.known
-        assert theirs is not None
         if self.network.rule is not None:
             raise SettingError("documents=teacher: a student searches one teacher's documents, and several are given.")
         ours, wanted = tapped.network.width, theirs.encoder.width
@@ -113,6 +116,9 @@ class SearchTeaching(Teaching):
         return score(self.logits(split), Few(self._around.feeds.train, _CHECKED)())
 
     def _read(self) -> None:
+        if self._has_read:
+            return
+        self._has_read = True
         around, corpus = self._around, self._modality.corpus
         with around.accelerator.autocast():
             for number, network in enumerate(self.network.all, 1):

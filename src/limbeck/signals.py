@@ -15,7 +15,7 @@ IGNORED = -100
 
 
 # The fields with a row for each sample, and those with several such tensors by name.
-_EACH_ROW = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents")
+_EACH_ROW = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents", "extra")
 _GROUPS = ("features", "preactivations")
 
 
@@ -37,6 +37,7 @@ class Signals:
     documents: (B, M, D) embeddings of the M documents of each query in search, its positive first; ``embedding`` then holds
         those of the queries, and ``logits`` (B, N) the scores of each query and N documents, -inf where a pair is left out,
         with the place of the positive as its label.
+    extra: (B, D) embeddings of as many further queries, to which no answer is known.
     mask: (B, L) bool, True where a position counts; None when all do.
     constants: tensors that do not depend on the batch, in the signals of the probe alone: ``classifier.weight`` (C, D) and
         ``classifier.bias`` (C,) of the network, and for a pre-activation NAME the ``NAME.shift`` and ``NAME.scale``
@@ -53,6 +54,7 @@ class Signals:
     peers: Tensor | None = None
     trunk: Tensor | None = None
     documents: Tensor | None = None
+    extra: Tensor | None = None
     mask: Tensor | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -56,6 +56,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "mining_margin",
         "mining_share",
         "documents",
+        "extra_queries",
         "embed_chunk",
         "test_fraction",
         "split_seed",

@@ -28,4 +28,6 @@ class SearchTask:
             document=pairs.document,
             labels=pairs.labels,
             scores=pairs.scores,
+            extra=None if pairs.extra is None else pairs.extra.inputs(),
+            extra_query=pairs.extra_query,
         )

@@ -5,6 +5,7 @@ from limbeck.data.search.bm25 import bm25
 from limbeck.data.search.collection import Example, Judgements, SearchData, Texts, split_queries
 from limbeck.data.search.corpus import BM25, Miner, Reading, SearchCorpus, corpus_of
 from limbeck.data.search.divide import Limits, divided
+from limbeck.data.search.extra import ExtraQueries, read_queries, with_extra
 from limbeck.data.search.found import Found
 from limbeck.data.search.known import KnownTexts, TextEmbeddings
 from limbeck.data.search.load import load_search, search_of
@@ -19,6 +20,7 @@ __all__ = [
     "BM25",
     "EvalPairBatches",
     "Example",
+    "ExtraQueries",
     "Found",
     "Judgements",
     "KnownTexts",
@@ -45,11 +47,13 @@ __all__ = [
     "divided",
     "hard_negatives",
     "load_search",
+    "read_queries",
     "search_of",
     "split_queries",
     "tokenizer_facts",
     "tokenizer_of",
     "told",
     "training_pairs",
+    "with_extra",
     "word_tokenizer",
 ]

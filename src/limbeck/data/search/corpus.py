@@ -90,6 +90,7 @@ class SearchCorpus:
     texts: the tokens by the key of a reading. tokenizer: of encoders that are made in place. similarity: how the teacher
     scores, or else the first student. mined: what hard negatives were found, in words. known: what teachers, by what they were
     given as, said of the texts already. own_scores: whether the teacher scores each query's own documents alone.
+    extra: places of queries without judgements; None where none were given.
     """
 
     data: SearchData
@@ -103,6 +104,7 @@ class SearchCorpus:
     mined: str = ""
     known: Mapping[object, KnownTexts] = field(default_factory=dict)
     own_scores: bool = False
+    extra: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ def corpus_of(
     seed: int,
     known: Mapping[object, KnownTexts] | None = None,
     own_scores: bool = False,
+    extra: Tensor | None = None,
 ) -> SearchCorpus:
     """A collection that is divided already, in pairs and tokens.
 
@@ -167,6 +170,7 @@ def corpus_of(
         mined="" if mined is None else str(mined),
         known=known or {},
         own_scores=own_scores,
+        extra=extra,
     )
 
 
