@@ -14,9 +14,9 @@ pytest.importorskip("sentence_transformers", reason="encoders are opened by the 
 from search_training import QUICK, STUDENT, TEACHER, collection, distilled, encoder, weights
 
 import limbeck
-from limbeck.data.search import SearchData
+from limbeck.data.search import SearchData, divided, load_search
 from limbeck.engine.callbacks import Callback
-from limbeck.errors import SettingError, WeightsError
+from limbeck.errors import CacheError, DataError, SettingError, WeightsError
 from limbeck.evaluate.search import embed, find, make_index, score
 from limbeck.modalities.search import reading_of
 from limbeck.models.encoders import open_encoder
@@ -214,3 +214,117 @@ def test_only_a_collection_with_validation_is_judged_by_a_search() -> None:
     )
     with pytest.raises(SettingError, match="validate_by: tiny has no queries for validation"):
         distilled(data=data, validate_by="ndcg", val_fraction=0.0)
+
+
+def test_a_student_of_queries_alone_searches_the_teachers_documents(folder: Path, tmp_path: Path) -> None:
+    quick = {**ALONE, "runs_dir": tmp_path}
+    data, student = f"search:{folder}", "bert(layers=1, width=16, heads=2, dropout=0, project=32)"
+    limbeck.train(TEACHER, data, name="teacher", **quick)
+    teacher = str(tmp_path / "teacher")
+    given = {"documents": "teacher", "allow_weak_teacher": True, "teacher_cache": tmp_path / "cache", **quick}
+    done = limbeck.distill(teacher, student, data, "embed_distill", name="queries", cache_dtype="fp32", **given)
+    home = tmp_path / "queries"
+    theirs, ours = open_encoder(tmp_path / "teacher" / "encoder"), open_encoder(home / "encoder")
+    split = divided(load_search(folder)[0], 0, val=0.1, test=0.2)
+    places = torch.tensor([split.queries.places[query] for query in split.part("test")])
+    documents = embed(theirs, reading_of(theirs, 16).documents(split.documents.texts))
+    queries = embed(ours, reading_of(ours, 16).queries(split.queries.texts).some(places))
+    found = find(make_index(documents, similarity="cosine"), queries, places, len(split.documents))
+    assert done.result.test is not None
+    assert done.result.test["ndcg_10"] == pytest.approx(
+        score(split, "test", found, ["nDCG@10"]).means["nDCG@10"], abs=1e-6
+    )
+    assert json.loads((home / "search.json").read_text())["documents_of"].startswith("bert(")
+    assert "this encoder is of queries alone" in (home / "README.md").read_text()
+    with pytest.raises(SettingError, match="learnt to encode queries alone"):
+        limbeck.distill(str(home), STUDENT, data, "listwise_kl", allow_weak_teacher=True, **quick)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"documents": "teacher"}, "16 numbers and the documents of Encoder 32.*project=32"),
+        ({"teacher_cache": "cache", "cache_logits": "topk(5)"}, "neither logits nor feature maps"),
+    ],
+)
+def test_what_does_not_fit_of_a_teachers_texts_is_said(settings: dict[str, Any], told: str, tmp_path: Path) -> None:
+    if "teacher_cache" in settings:
+        settings = {**settings, "teacher_cache": tmp_path}
+    with pytest.raises(SettingError, match=told):
+        distilled(**settings)
+
+
+class _Counted(torch.nn.Module):
+    """Counts the texts that go through an encoder."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.texts = 0
+        encoder.register_forward_pre_hook(self)
+
+    def __call__(self, module: torch.nn.Module, inputs: Any) -> None:
+        self.texts += len(inputs[0]["input_ids"])
+
+
+def test_a_teacher_reads_each_text_once_and_teaches_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, data = encoder(TEACHER, 1), collection()
+    counted = _Counted(teacher)
+    distilled("embed_distill", teacher=teacher, negatives=1, epochs=1)
+    once, counted.texts = counted.texts, 0
+    read = weights(distilled("embed_distill", teacher=teacher, negatives=1, epochs=4))
+    assert counted.texts == once
+    counted.texts = 0
+    # What it says live, at every step.
+    monkeypatch.setattr("limbeck.search_teaching.read_texts", lambda *given, **settings: None)
+    live = weights(distilled("embed_distill", teacher=teacher, negatives=1, epochs=4))
+    assert counted.texts > once + len(data.queries) + len(data.documents)
+    for name, value in live.items():
+        assert torch.allclose(read[name], value, atol=1e-5), name
+
+
+def test_a_cache_of_texts_is_read_and_one_of_something_else_refused(tmp_path: Path) -> None:
+    given = {"teacher_cache": tmp_path / "cache", "epochs": 1}
+    teacher = encoder(TEACHER, 1)
+    first = distilled(teacher=teacher, **given)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["embeddings.safetensors"]
+    counted = _Counted(teacher)
+    again = distilled(teacher=teacher, cache_check=3, **given)
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(first).items())
+    spared, counted.texts = counted.texts, 0
+    distilled(teacher=teacher, epochs=1)
+    # All forty queries and documents, but three of each that are compared.
+    assert spared == counted.texts - 2 * 40 + 2 * 3
+    with pytest.raises(CacheError, match="holds the embeddings of something else: teacher was"):
+        distilled(teacher=encoder(TEACHER, 7), **given)
+    with pytest.raises(CacheError, match="document max_length was '16' and is '8'"):
+        distilled(teacher=teacher, max_length=8, **given)
+    (tmp_path / "cache" / "embeddings.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CacheError, match="damaged"):
+        distilled(teacher=teacher, **given)
+
+
+def test_a_batch_in_chunks_is_the_plain_batch() -> None:
+    given = {"negatives": 1, "batch_size": 24, "optimizer": "sgd", "lr": 0.1}
+    plain = distilled("embed_distill", **given)
+    chunked = distilled("embed_distill", embed_chunk=5, **given)
+    for name, value in weights(plain).items():
+        assert torch.allclose(value, weights(chunked)[name], atol=1e-6), name
+
+
+def test_queries_without_judgements_are_led_to_where_the_teacher_puts_them(tmp_path: Path) -> None:
+    texts = ["w1 w2", "w3 w4", "w5 w6", "w7 w8", "w9 w10", "w1 w2"]
+    path = tmp_path / "asked.txt"
+    path.write_text("\n".join(texts) + "\n\n")
+    teacher = encoder(STUDENT, 1)
+    given: dict[str, Any] = {"teacher": teacher, "extra_queries": path}
+    few, many = (
+        distilled("embed_match(queries=0, documents=0, extra=1)", **{**given, "epochs": epochs, "lr": rate})
+        for epochs, rate in ((1, 1e-9), (15, 0.01))
+    )
+    rows = reading_of(teacher, 16).queries(texts[:5])
+    apart = [float((embed(done.student, rows) - embed(teacher, rows)).norm(dim=1).mean()) for done in (few, many)]
+    assert apart[1] < 0.8 * apart[0]
+    with pytest.raises(SettingError, match="give a file of them with extra_queries"):
+        distilled("embed_match(extra=1)")
+    with pytest.raises(DataError, match="there is no file"):
+        distilled(extra_queries=tmp_path / "nothing.txt")

@@ -26,6 +26,7 @@ def full_signals() -> Signals:
         peers=draw(3, 2, 4),
         trunk=draw(3, 6, 2, 2),
         documents=draw(3, 2, 5),
+        extra=draw(3, 5),
         mask=mask,
         constants={"classifier.weight": draw(4, 5), "classifier.bias": draw(4)},
     )
@@ -43,11 +44,12 @@ def full_batch() -> Batch:
         other_labels=torch.tensor([1, 2, 3, 4]),
         share=torch.full((4,), 0.5),
         excluded=torch.zeros(4, 3, dtype=torch.bool),
+        unscored=torch.ones(4, 3, dtype=torch.bool),
     )
 
 
 ROWS = {
-    *("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents"),
+    *("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents", "extra"),
     *(f"{group}.{name}" for group in ("features", "preactivations") for name in "za"),
 }
 
@@ -126,7 +128,7 @@ def test_map_leaves_the_mask_and_absent_signals_alone() -> None:
             {
                 "attacked",
                 *("logits", "embedding", "features", "preactivations", "stem", "embedding_map", "mask"),
-                *("peers", "trunk", "documents"),
+                *("peers", "trunk", "documents", "extra"),
                 "classifier",
             },
         ),

@@ -53,6 +53,15 @@ def check_cachable(settings: TeacherSettings, feeds: Feeds, needs: frozenset[str
         )
 
 
+def check_search_cache(settings: TeacherSettings) -> None:
+    """Raise SettingError for a setting of a cache that keeps nothing of search, where a cache is asked for."""
+    if settings.teacher_cache is None:
+        return
+    for name, usual in (("cache_logits", "dense"), ("cache_features", False)):
+        if getattr(settings, name) != usual:
+            raise SettingError(f"{name}: of search a cache keeps embeddings, and neither logits nor feature maps.")
+
+
 def _maps(needs: frozenset[str]) -> list[str]:
     return [name for name in _MAPS if name in needs or (name == "features" and "stages" in needs)]
 

@@ -56,6 +56,11 @@ def run_with_assistants(
             f"teacher_budget: with taught_by={job.distill.taught_by} the teacher would be asked again after the first "
             "assistant has spent the budget; give taught_by=chain, where only the first assistant asks it."
         )
+    if rule is not None and job.distill.documents == "teacher":
+        raise SettingError(
+            f"documents=teacher: with taught_by={job.distill.taught_by} the student would have several teachers, and it "
+            "searches the documents of one; give taught_by=chain."
+        )
     # Of several processes the first looks at the data, and downloads them, before the others need them.
     if os.environ.get("RANK", "0") == "0":
         _check_sizes(job, names)
@@ -84,6 +89,7 @@ def _assistant(
     """The trained assistant: its run's folder, or where none is kept the network itself."""
     own = f"{number}-{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)}"
     settings = {"assistants": [], "taught_by": CHAIN, "student": name, "name": own, "resume": False}
+    settings["documents"] = "own"  # it is to teach where documents lie
     settings["objective"] = job.distill.assistant_objective or job.distill.objective
     # Generations of one network (born-again, arXiv 1805.04770) must not all start from the same weights.
     settings["seed"] = (job.settings.seed + number) % 2**32

@@ -191,8 +191,25 @@ class SearchSettings(QuerySettings):
     """The same, what a batch of queries and documents is made of, and what is looked at in between."""
 
     negatives: int = Field(default=0, ge=0, description="Documents beside its own that each query brings into a batch.")
-    mining: Literal["bm25", "random"] = Field(
-        default="bm25", description="Which, where the examples bring too few: what BM25 finds, or any."
+    mining: Literal["bm25", "teacher", "random"] = Field(
+        default="bm25", description="Which, where the examples bring too few: what BM25 or the teacher finds, or any."
+    )
+    mining_margin: float | None = Field(
+        default=None,
+        ge=0,
+        description="With mining=teacher: leave out what it scores above the positive less this, as unjudged answers.",
+    )
+    mining_share: float | None = Field(
+        default=None, gt=0, le=1, description="The same, above this share of the positive's score; 0.95 is usual."
+    )
+    extra_queries: Path | None = Field(
+        default=None,
+        description="File of queries without judgements, for 'embed_match(extra=1)': a .txt, .jsonl or .tsv.",
+    )
+    embed_chunk: int | None = Field(
+        default=None,
+        ge=1,
+        description="Texts that the student encodes at a time: a large batch in the memory of a small one (GradCache).",
     )
     validate_by: Literal["accuracy", "ndcg"] = Field(
         default="accuracy",
@@ -349,6 +366,9 @@ class TeacherSettings(RunSettings):
     teacher_size: int | None = Field(
         default=None, ge=1, description="Image side the teacher sees; the data's when not given."
     )
+    documents: Literal["own", "teacher"] = Field(
+        default="own", description="Documents that the student searches: its own, or the teacher's, for queries alone."
+    )
     allow_weak_teacher: bool = Field(default=False, description="Go on although the teacher is near chance.")
     teacher_budget: int | None = Field(
         default=None,
@@ -402,6 +422,9 @@ class MemberSettings(Settings):
     ema: float | None = Field(default=None, gt=0, lt=1, description="Decay of the moving average of the student.")
     policy: str | None = Field(default=None, description="Text that student and teacher see.")
     student_lora: str | None = Field(default=None, description="Adapters that alone learn, as in 'rank=8'.")
+    documents: Literal["own", "teacher"] | None = Field(
+        default=None, description="Documents that the student searches."
+    )
     stages: list[StageSettings] = Field(default=[], description="Stages before the main one.")
 
     def own(self) -> dict[str, Any]:

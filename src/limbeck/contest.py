@@ -98,6 +98,8 @@ def _check_no_teacher(settings: CompareSettings, objectives: Sequence[str | Obje
     for name in ("teacher_budget", "teacher_cache", "teacher_classifier", "teacher_size"):
         if getattr(settings, name) is not None:
             raise SettingError(f"{name} is of a teacher, and none is given.")
+    if settings.documents != "own":
+        raise SettingError("documents=teacher is of a teacher, and none is given.")
     for objective in objectives:
         found = objective if isinstance(objective, Objective) else parse_objective(objective)
         if found.needs_teacher:

@@ -202,7 +202,9 @@ def _examined(
         if isinstance(score, Score):
             around = session.around
             with around.accelerator.autocast():
-                more = around.feeds.modality.examine(networks[name], score, member.job.settings, around.device)
+                more = around.feeds.modality.examine(
+                    member.network, networks[name], score, member.job.settings, around.device
+                )
             tested[name] = score, more
     return tested
 

@@ -91,10 +91,18 @@ def check_image_settings(settings: RunSettings) -> None:
             raise SettingError(
                 f"{name} is for text, and {settings.data} is not; a file is text by its name, else write text:…"
             )
+    check_no_search(settings)
     if getattr(settings, "mixed_targets", False):
         raise SettingError(f"mixed_targets is a control of mixup of text, and {settings.data} is no text.")
     if getattr(settings, "policy", "fixed") != "fixed":
         raise SettingError(f"policy says which text is seen, and {settings.data} is no text.")
+
+
+def check_no_search(settings: RunSettings) -> None:
+    """Raise SettingError for a setting that is for search alone."""
+    for name, usual in (("embed_chunk", None), ("extra_queries", None), ("documents", "own")):
+        if getattr(settings, name, usual) != usual:
+            raise SettingError(f"{name} is for search, and {settings.data} is none.")
 
 
 def image_feeds(data: ImageData, settings: RunSettings, device: torch.device) -> Feeds:

@@ -13,6 +13,7 @@ from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.data.search import SearchCorpus, SearchData, search_of, told
 from limbeck.data.text import TextData, TokenData, text_of
+from limbeck.errors import SettingError
 from limbeck.feeds import Feeds, check_image_settings, image_feeds, loader_feeds, read_data
 from limbeck.job import Job, Loaders, plan_of
 from limbeck.servers import parse_server
@@ -52,7 +53,7 @@ def data_of(jobs: Sequence[Job], accelerator: Accelerator, say: Say) -> RunData:
     if isinstance(data, TextData) or (data is None and text_of(job.settings.data) is not None):
         return _text(jobs, accelerator, say)
     if isinstance(data, SearchData) or (data is None and search_of(job.settings.data) is not None):
-        return _search(jobs)
+        return _search(jobs, accelerator, say)
     check_budget(job.distill, loader=False)
     check_image_settings(job.settings)
     if isinstance(data, ImageData):
@@ -83,12 +84,16 @@ def _text(jobs: Sequence[Job], accelerator: Accelerator, say: Say) -> TokenData:
     return tokens_of(text, job.settings, [*teachers, *(each.student for each in jobs)])
 
 
-def _search(jobs: Sequence[Job]) -> SearchCorpus:
+def _search(jobs: Sequence[Job], accelerator: Accelerator, say: Callable[[str], None]) -> SearchCorpus:
     from limbeck.search_feeds import check_search_settings, read_search, search_corpus
 
     job = jobs[0]
     for each in jobs:
         check_search_settings(each.settings, plan_of(each).needs)
+    if job.settings.mining == "teacher" and job.teacher is None:
+        raise SettingError(
+            "mining=teacher: negatives are what a teacher finds, and there is none; take bm25 or random."
+        )
     found = (job.data, told(job.data)) if isinstance(job.data, SearchData) else read_search(job.settings)
     assert found is not None
-    return search_corpus(*found, job.settings, job.teacher, [each.student for each in jobs])
+    return search_corpus(*found, job.settings, job.teacher, [each.student for each in jobs], accelerator, say)

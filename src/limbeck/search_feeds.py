@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from limbeck.combination import Combination, parse_combination
 from limbeck.config import RunSettings
 from limbeck.data.search import (
+    BM25,
     EvalPairBatches,
+    ExtraQueries,
+    KnownTexts,
     Limits,
     PairBatch,
     PairBatches,
@@ -22,7 +26,9 @@ from limbeck.data.search import (
     corpus_of,
     divided,
     load_search,
+    read_queries,
     search_of,
+    with_extra,
     word_tokenizer,
 )
 from limbeck.data.search.report import SearchReport
@@ -30,25 +36,25 @@ from limbeck.distributed import rank, world_size
 from limbeck.errors import DataError, SettingError
 from limbeck.feeds import EvalBatches, Feeds, Few
 from limbeck.modalities import Search
-from limbeck.modalities.search import has_tokenizer, opened, reading_of
+from limbeck.modalities.search_networks import (
+    SCORES,
+    check_encodes_documents,
+    has_tokenizer,
+    is_encoder,
+    opened,
+    reading_of,
+    scores_its_own,
+)
 from limbeck.models.language import load_tokenizer
+from limbeck.search_mining import check_mining, check_scorers, teacher_miner
 from limbeck.signals import Batch
+from limbeck.text_memory import Say, read_texts
 
 _CHECKED = 256  # training queries on which a teacher is scored where there is no validation split
-_NEEDS = frozenset({"labels", "logits", "embedding", "documents"})
+_NEEDS = frozenset({"labels", "logits", "embedding", "documents", "extra"})
 _NOT_FOR_SEARCH = (
     *("label_noise", "imbalance", "image_size", "views", "channels_last", "teacher_size", "teacher_budget"),
-    *(
-        "teacher_cache",
-        "too_long",
-        "chat",
-        "columns",
-        "separator",
-        "packing",
-        "token_budget",
-        "student_lora",
-        "back_translation",
-    ),
+    *("too_long", "chat", "columns", "separator", "packing", "token_budget", "student_lora", "back_translation"),
 )
 
 Model = str | nn.Module
@@ -64,7 +70,7 @@ def read_search(settings: RunSettings) -> tuple[SearchData, SearchReport] | None
     return None if spec is None else load_search(spec)
 
 
-def check_search_settings(settings: RunSettings, needs: Iterable[str]) -> None:
+def check_search_settings(settings: RunSettings, needs: Collection[str]) -> None:
     """Raise SettingError for a setting that is for other data, or an objective that needs what encoders do not give."""
     for name in _NOT_FOR_SEARCH:
         if getattr(settings, name, None):
@@ -76,8 +82,11 @@ def check_search_settings(settings: RunSettings, needs: Iterable[str]) -> None:
     if settings.accumulation > 1:
         raise SettingError(
             "accumulation: the queries of a batch have its documents for negatives, so that micro-batches would change what is "
-            "learnt. Use a smaller batch_size with more negatives, bf16, gradient_checkpointing, or more processes."
+            "learnt. With embed_chunk=N texts at a time a batch takes the memory of a chunk, and is learnt from as a whole."
         )
+    check_mining(settings)
+    if "extra" in needs and settings.extra_queries is None:
+        raise SettingError("the objective compares queries without judgements: give a file of them with extra_queries.")
     beyond = sorted(set(needs) - _NEEDS)
     if beyond:
         raise SettingError(
@@ -92,21 +101,69 @@ def search_corpus(
     settings: RunSettings,
     teacher: Model | Combination | None,
     students: Sequence[Model | Callable[[], nn.Module]],
+    accelerator: Accelerator | None = None,
+    say: Say = lambda line: None,
 ) -> SearchCorpus:
-    """The collection as these networks read it. The networks are opened for that, and let go again.
+    """The collection as these networks read it. The networks are opened for that, and let go again, but a teacher that mines.
+
+    accelerator: on which a teacher mines; may be left out where none does.
 
     Raises:
         LimbeckError: a network cannot be opened, or students read differently; too few queries, or too few documents.
     """
     limits = Limits(settings.train_limit, settings.test_limit)
     split = divided(data, settings.split_seed, val=settings.val_fraction, test=settings.test_fraction, limits=limits)
+    extra = None
+    if settings.extra_queries is not None:
+        split, extra = with_extra(split, read_queries(settings.extra_queries))
     teachers, made = _members(teacher), [each if isinstance(each, Model) else each() for each in students]
-    tokenizer = _tokenizer(split, settings, [*teachers, *made])
+    check_scorers(teachers, split, settings)
+    encoders = [each for each in teachers if is_encoder(each)]
+    tokenizer = _tokenizer(split, settings, [*encoders, *made])
+    readings, similarity = _readings(encoders, made, tokenizer, settings)
+    own = readings["teacher"][0] if encoders else None
+    miner, known = BM25 if settings.mining == "bm25" else None, dict[object, KnownTexts]()
+    if settings.mining == "teacher":
+        assert own is not None
+        assert accelerator is not None
+        name, encoder = opened(encoders[0], tokenizer, settings.max_length, similarity)
+        found = KnownTexts(name, encoder.to(accelerator.device), own.of(split), encoder.similarity)
+        with accelerator.autocast():
+            read_texts(found, split, own, settings, accelerator.device, say)
+        known, miner = {encoders[0]: found}, teacher_miner(found, settings.mining_margin, settings.mining_share)
+    corpus = corpus_of(
+        split,
+        report,
+        readings["student"][0],
+        own,
+        tokenizer=tokenizer,
+        similarity=similarity,
+        negatives=settings.negatives,
+        mining=None if SCORES in teachers else miner,
+        seed=settings.split_seed,
+        known=known,
+        own_scores=any(map(scores_its_own, teachers)),
+        extra=extra,
+    )
+    if SCORES in teachers and corpus.pairs["train"].scores is None:
+        raise DataError(
+            f"teacher=scores: examples of {split.name} have fewer than {settings.negatives} negatives with scores; give "
+            "fewer negatives."
+        )
+    return corpus
+
+
+def _readings(
+    teachers: Sequence[Model], students: Sequence[Model], tokenizer: Any, settings: RunSettings
+) -> tuple[dict[str, list[Reading]], str]:
+    """How teachers and students read texts, all of one kind the same, and how the first of them scores."""
     similarity: str | None = None
     readings: dict[str, list[Reading]] = {"teacher": [], "student": []}
-    for who, models in (("teacher", teachers), ("student", made)):
+    for who, models in (("teacher", teachers), ("student", students)):
         # Seeds of one student are one text.
         for model in dict.fromkeys(models):
+            if who == "teacher":
+                check_encodes_documents(model)
             encoder = opened(model, tokenizer, settings.max_length, similarity)[1]
             similarity = similarity or encoder.similarity
             readings[who].append(reading_of(encoder, settings.max_length))
@@ -116,17 +173,7 @@ def search_corpus(
                 "tokens; take them one by one."
             )
     assert similarity is not None
-    return corpus_of(
-        split,
-        report,
-        readings["student"][0],
-        readings["teacher"][0] if teachers else None,
-        tokenizer=tokenizer,
-        similarity=similarity,
-        negatives=settings.negatives,
-        mining=settings.mining,
-        seed=settings.split_seed,
-    )
+    return readings, similarity
 
 
 def _members(teacher: Model | Combination | None) -> list[Model]:
@@ -167,13 +214,13 @@ def search_feeds(corpus: SearchCorpus, settings: RunSettings, device: torch.devi
         corpus.student_texts,
         settings.data_seed,
         batch_size=settings.batch_size,
-        teacher=corpus.teacher_texts,
+        extra=None if corpus.extra is None else ExtraQueries(corpus.extra, settings.data_seed),
         rank=rank(),
         world_size=world_size(),
     )
     if settings.batch_size < 2 and not settings.negatives:
         raise DataError("batch_size=1 without negatives: a query needs other documents than its own.")
-    train = _Training(pairs)
+    train = _Training(pairs, corpus.own_scores)
     validation = _in_order(corpus, "val", settings, device)
     return Feeds(
         name=corpus.name,
@@ -181,7 +228,7 @@ def search_feeds(corpus: SearchCorpus, settings: RunSettings, device: torch.devi
         validation=validation,
         test=_in_order(corpus, "test", settings, device),
         check=validation or Few(train, _CHECKED),
-        modality=Search(corpus, settings.max_length),
+        modality=Search(corpus, settings.max_length, settings.batch_size, settings.embed_chunk),
     )
 
 
@@ -193,7 +240,6 @@ def _in_order(corpus: SearchCorpus, part: str, settings: RunSettings, device: to
         corpus.pairs[part],
         corpus.student_texts,
         batch_size=settings.batch_size,
-        teacher=corpus.teacher_texts,
         device=device,
         rank=rank(),
         world_size=world_size(),
@@ -207,9 +253,13 @@ def _as_batch(pairs: PairBatch) -> Batch:
 
 @dataclass(frozen=True)
 class _Training:
-    """Batches of pairs by the protocol of ``signals.Batches``."""
+    """Batches of pairs by the protocol of ``signals.Batches``.
+
+    own_scores: whether the teacher scores each query's own documents alone.
+    """
 
     pairs: PairBatches
+    own_scores: bool
 
     @property
     def batch_size(self) -> int:
@@ -219,4 +269,9 @@ class _Training:
         return len(self.pairs)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        return map(_as_batch, self.pairs.epoch(number, start))
+        batches = map(_as_batch, self.pairs.epoch(number, start))
+        return map(_own_alone, batches) if self.own_scores else batches
+
+
+def _own_alone(batch: Batch) -> Batch:
+    return replace(batch, unscored=batch.inputs.others)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.data.search import Found, PairTexts, SearchData, TokenRows
+from limbeck.data.search import Found, KnownTexts, PairTexts, SearchData, TokenRows
 from limbeck.errors import NonFiniteError
 from limbeck.evaluate.search import SearchCost, SearchScore, beside, embed, find, make_index, score, search_cost
 
@@ -26,12 +26,14 @@ class Searched:
     """What an encoder found for the queries of a part: documents, figures by query, and what it costs.
 
     embeddings: of the queries that were asked and of all documents, (Q, D) and (N, D), where they were to be kept.
+    documents_of: whose documents were searched, where it encodes queries alone.
     """
 
     found: Found
     score: SearchScore
     cost: SearchCost
     embeddings: tuple[Tensor, Tensor] | None = None
+    documents_of: str | None = None
 
     @property
     def figures(self) -> dict[str, float]:
@@ -48,6 +50,7 @@ def searched(
     similarity: str,
     batch_size: int,
     device: torch.device,
+    documents: KnownTexts | None = None,
     part: str = "test",
     keep: bool = False,
 ) -> Searched:
@@ -55,18 +58,31 @@ def searched(
 
     keep: whether the embeddings are kept.
 
+    documents: those that are searched, where the network does not encode them, or did so before.
+
     Raises:
         DataError: embeddings that are not finite. MissingExtraError: ir_measures is not installed.
     """
     places, queries = _asked(data, texts, part)
-    documents = embed(network, texts.documents, batch_size=batch_size, device=device)
-    index = make_index(documents, similarity=similarity)
+    encoder, rows = (network, texts.documents) if documents is None else (documents.encoder, documents.texts.documents)
+    embedded = _documents(encoder, rows, documents, batch_size, device)
+    index = make_index(embedded, similarity=similarity)
     asked = embed(network, queries, batch_size=batch_size, device=device)
     found = find(index, asked, places, min(_DEPTH, len(data.documents)))
     cost = search_cost(
-        network, index, queries, texts.documents, texts=batch_size, repeats=_TIMED, batch_size=batch_size, device=device
+        network,
+        index,
+        queries,
+        rows,
+        document_encoder=encoder,
+        texts=batch_size,
+        repeats=_TIMED,
+        batch_size=batch_size,
+        device=device,
     )
-    return Searched(found, score(data, part, found, _MEASURES), cost, (asked, documents) if keep else None)
+    lent = None if documents is None or documents.encoder is network else documents.name
+    result = score(data, part, found, _MEASURES)
+    return Searched(found, result, cost, (asked, embedded) if keep else None, lent)
 
 
 def ndcg_of(
@@ -78,21 +94,33 @@ def ndcg_of(
     batch_size: int,
     device: torch.device,
     part: str,
+    documents: KnownTexts | None = None,
 ) -> float:
     """nDCG@10 of a search of all documents for the queries of a part, in [0, 1].
+
+    documents: those that are searched, where the network does not encode them.
 
     Raises:
         NonFiniteError: embeddings that are not finite. MissingExtraError: ir_measures is not installed.
     """
     places, queries = _asked(data, texts, part)
-    documents, asked = (
-        embed(network, rows, batch_size=batch_size, device=device) for rows in (texts.documents, queries)
-    )
-    if not (documents.isfinite().all() and asked.isfinite().all()):
+    encoder, rows = (network, texts.documents) if documents is None else (documents.encoder, documents.texts.documents)
+    embedded = _documents(encoder, rows, documents, batch_size, device)
+    asked = embed(network, queries, batch_size=batch_size, device=device)
+    if not (embedded.isfinite().all() and asked.isfinite().all()):
         raise NonFiniteError("the network's embeddings of the collection are NaN or infinite.")
-    found = find(make_index(documents, similarity=similarity), asked, places, min(_NDCG, len(data.documents)))
+    found = find(make_index(embedded, similarity=similarity), asked, places, min(_NDCG, len(data.documents)))
     measure = FIGURES["ndcg_10"]
     return score(data, part, found, [measure]).means[measure]
+
+
+def _documents(
+    encoder: nn.Module, rows: TokenRows, known: KnownTexts | None, batch_size: int, device: torch.device
+) -> Tensor:
+    """Embeddings (N, D) of all documents, encoded now unless they were before."""
+    if known is not None and known.embedded is not None:
+        return known.embedded.documents
+    return embed(encoder, rows, batch_size=batch_size, device=device)
 
 
 def _asked(data: SearchData, texts: PairTexts, part: str) -> tuple[Tensor, TokenRows]:
@@ -112,6 +140,7 @@ def told_beside(data: SearchData, student: Searched, teacher: Searched | None) -
     compared = beside(data, "test", student.found, (teacher or student).found, depth=depth)
     told: dict[str, Any] = {
         "figures": {who: each.figures for who, each in names.items()},
+        **({} if student.documents_of is None else {"documents_of": student.documents_of}),
         "cost": {who: vars(each.cost) for who, each in names.items()},
     }
     if teacher is not None:

@@ -26,7 +26,7 @@ from limbeck.taps import Tapped
 from limbeck.tasks.base import Seen
 from limbeck.teachers import NoTeacher, Teacher
 from limbeck.teachers._codecs import TopK
-from limbeck.teachers._together import together
+from limbeck.teachers.together import together
 from limbeck.teaching import Surroundings, Teaching
 from limbeck.text_caching import TextCaches
 

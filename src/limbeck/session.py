@@ -28,13 +28,14 @@ from limbeck.errors import SettingError
 from limbeck.evaluate import Score
 from limbeck.job import Job, Plan, plan_of
 from limbeck.matching import Names, connect, constants
-from limbeck.modalities import Text
+from limbeck.modalities import Search, Text
 from limbeck.modalities.base import Examined
 from limbeck.networks import Network, checkpoint_gradients, share_preprocess
 from limbeck.policies import Fixed, parse_policy
 from limbeck.random_state import RandomState
 from limbeck.run_data import data_of, feeds_of
 from limbeck.runs import RunFolder
+from limbeck.search_teaching import SearchTeaching
 from limbeck.served import ServedTeaching
 from limbeck.servers import parse_server
 from limbeck.signals import Signals
@@ -110,7 +111,9 @@ class Session:
             return None
         if (server := parse_server(job.teacher)) is not None:
             return ServedTeaching(server, needs, self.around)
-        kind = Teaching if job.distill.teacher_budget is None else BudgetedTeaching
+        searches = isinstance(self.around.feeds.modality, Search)
+        budgeted = job.distill.teacher_budget is not None
+        kind = BudgetedTeaching if budgeted else SearchTeaching if searches else Teaching
         return kind(job.teacher, needs, self.around)
 
     def close(self) -> None:
@@ -236,6 +239,9 @@ class Session:
             # So that two networks that see the same are told so, and it is made once.
             network = replace(network, preprocess=share_preprocess(other, network))
         self._students.append(network)
+        if job.distill.documents == "teacher":
+            assert isinstance(self.teaching, SearchTeaching)
+            self.teaching.lend_documents(network)
         if settings.gradient_checkpointing:
             checkpoint_gradients(network.tapped.network, network.name)
         if around.channels_last:
@@ -299,10 +305,12 @@ class Session:
         """The teacher's score on the test split, and what else it did there, which is looked at once."""
         if self._examined is None:
             assert self.teaching is not None
-            network = self.teaching.network.tapped.network
+            opened = self.teaching.network
             with self.around.accelerator.autocast():
                 modality = self.around.feeds.modality
-                self._examined = modality.examine(network, score, self.around.settings, self.around.device)
+                self._examined = modality.examine(
+                    opened, opened.tapped.network, score, self.around.settings, self.around.device
+                )
         return score, self._examined
 
     # -- speed ---------------------------------------------------------------------------------------------------------

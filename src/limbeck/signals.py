@@ -15,7 +15,7 @@ IGNORED = -100
 
 
 # The fields with a row for each sample, and those with several such tensors by name.
-_EACH_ROW = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents")
+_EACH_ROW = ("logits", "embedding", "stem", "embedding_map", "attacked", "peers", "trunk", "documents", "extra")
 _GROUPS = ("features", "preactivations")
 
 
@@ -37,6 +37,7 @@ class Signals:
     documents: (B, M, D) embeddings of the M documents of each query in search, its positive first; ``embedding`` then holds
         those of the queries, and ``logits`` (B, N) the scores of each query and N documents, -inf where a pair is left out,
         with the place of the positive as its label.
+    extra: (B, D) embeddings of as many further queries, to which no answer is known.
     mask: (B, L) bool, True where a position counts; None when all do.
     constants: tensors that do not depend on the batch, in the signals of the probe alone: ``classifier.weight`` (C, D) and
         ``classifier.bias`` (C,) of the network, and for a pre-activation NAME the ``NAME.shift`` and ``NAME.scale``
@@ -53,6 +54,7 @@ class Signals:
     peers: Tensor | None = None
     trunk: Tensor | None = None
     documents: Tensor | None = None
+    extra: Tensor | None = None
     mask: Tensor | None = None
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -186,6 +188,8 @@ class Batch:
         -1 where it has none; None where nothing was attacked.
     excluded: (B, C) bool, the classes that are no answer to a sample, whose logits are -inf, as of documents in search; None
         for none.
+    unscored: (B, C) bool, the classes that the teacher was not asked about, whose logits are -inf with the teacher alone, as of
+        documents that only other queries brought; None for none. What compares logits with the teacher's leaves them out.
     """
 
     inputs: Any
@@ -199,6 +203,7 @@ class Batch:
     other_labels: Tensor | None = None
     share: Tensor | None = None
     excluded: Tensor | None = None
+    unscored: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -212,6 +217,13 @@ class Batch:
     def predictions(self) -> int | Tensor:
         """How many predictions are learnt: one a sample, or one a position of token models, counted on the device."""
         return len(self) if self.labels.ndim == 1 else self.learnt.sum()
+
+    @property
+    def without_score(self) -> Tensor | None:
+        """(B, C) bool, where the teacher's logits are -inf: what is excluded or unscored; None for nowhere."""
+        if self.excluded is None or self.unscored is None:
+            return self.unscored if self.excluded is None else self.excluded
+        return self.excluded | self.unscored
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """A copy with ``function`` applied to every tensor that is present."""
@@ -231,7 +243,7 @@ class Batch:
         return self.map(lambda value: value.unflatten(0, (self.copies, -1))[:, chosen].flatten(0, 1))
 
 
-_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked", "other_labels", "share", "excluded")
+_TENSORS = ("inputs", "labels", "index", "view", "weight", "attacked", "other_labels", "share", "excluded", "unscored")
 
 
 def not_finite(values: Tensor, excluded: Tensor | None = None) -> Tensor:
@@ -243,6 +255,13 @@ def not_finite(values: Tensor, excluded: Tensor | None = None) -> Tensor:
 def tensors_in(inputs: Any) -> list[Tensor]:
     """The tensors of a batch's inputs, or of what a network takes."""
     return [value for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor)]
+
+
+def scored_by_teacher(student: Signals, batch: Batch) -> Signals:
+    """The student's signals, whose logits are -inf where the teacher has no score to compare them with."""
+    if batch.unscored is None or student.logits is None:
+        return student
+    return replace(student, logits=student.logits.masked_fill(batch.unscored, -torch.inf))
 
 
 class Batches(Protocol):

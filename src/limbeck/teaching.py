@@ -94,7 +94,7 @@ class Teaching:
         if "attack" in needs:
             _check_attackable(around.distill)
         set_seed(around.settings.seed)  # for a teacher without weights
-        check_cachable(around.distill, around.feeds, needs)
+        self._check_cache()
         self.network = open_teacher(
             teacher, lambda model, principal: self._open_one(model, needs if principal else frozenset())
         )
@@ -103,6 +103,9 @@ class Teaching:
         self._probed: tuple[Names, Signals] | None = None
         self._score: Score | None = None
         self._check_rule()
+
+    def _check_cache(self) -> None:
+        check_cachable(self._around.distill, self._around.feeds, self._needs)
 
     def _open_one(self, model: str | nn.Module, needs: frozenset[str]) -> Network:
         around = self._around
@@ -222,9 +225,7 @@ class Teaching:
         if not any(plan.needs_teacher for plan in plans):
             return NoTeacher()
         if self._around.distill.teacher_cache is None:
-            self._prepare_rule()
-            modules = [self._for_inference(each) for each in self.network.all]
-            return self._of_modules(modules, training=True)
+            return self._live_teacher()
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
         return self._caches(training=True).of_training(needs, names)
 
@@ -249,6 +250,12 @@ class Teaching:
         with self._around.accelerator.autocast():
             teacher = self._of_modules([each.tapped for each in self.network.all], training=training)
             return teacher.signals(self._around.task_of(self.network).inputs(batch), batch)
+
+    def _live_teacher(self) -> Teacher:
+        """The teacher as it is asked in training, where nothing is read from a cache."""
+        self._prepare_rule()
+        modules = [self._for_inference(each) for each in self.network.all]
+        return self._of_modules(modules, training=True)
 
     def _of_modules(self, modules: Sequence[nn.Module], *, training: bool) -> Teacher:
         """The teacher that these modules make, which stand for its networks."""

@@ -17,7 +17,7 @@ from limbeck.data.text.tokenizer import Tokenizer
 from limbeck.data.views import Views
 from limbeck.distributed import rank, world_size
 from limbeck.errors import LimbeckError, SettingError
-from limbeck.feeds import EvalBatches, Feeds, Few
+from limbeck.feeds import EvalBatches, Feeds, Few, check_no_search
 from limbeck.modalities import Text
 from limbeck.models.language import load_tokenizer, parse_lora
 from limbeck.models.spec import parse_spec
@@ -66,6 +66,7 @@ def check_text_settings(settings: RunSettings) -> None:
         parse_back_translation(settings.back_translation)
     if settings.student_lora is not None:
         parse_lora(settings.student_lora)
+    check_no_search(settings)
     if isinstance(settings, TeacherSettings):
         parse_policy(settings.policy)
         for sampling in (settings.student_sampling, settings.teacher_sampling):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from limbeck.data.text import special_tokens
 from limbeck.data.text.corpus import tokenizer_of_facts
-from limbeck.modalities.search import Search, opened
+from limbeck.modalities.search import Search
+from limbeck.modalities.search_networks import opened
 from limbeck.models.encoders import Encoder, open_encoder
 from limbeck.models.language import (
     context_of,

@@ -51,6 +51,7 @@ EXPRESSIONS = [
     "listwise_kl(temperature=0.5, teacher_temperature=2)",
     "embed_match(documents=0)",
     "embed_match(queries=0)",
+    "embed_match(extra=1)",
     "documents(rkd())",
     "documents(0.5*icd(dim=3) + pkt())",
     "rtk(keys=3, dim=8, entropy_floor=0.5)",

@@ -212,6 +212,20 @@ def test_the_asymmetric_student_matches_queries_alone() -> None:
     assert list(objective(Signals(embedding=student.embedding), search(2), batch_of())) == ["queries"]
 
 
+def test_extra_queries_are_matched_as_queries_are() -> None:
+    student, teacher = search(1), search(2)
+    (extra,) = EmbedMatch(queries=0, documents=0, extra=0.5).needs
+    assert extra == "extra"
+    objective, plain = EmbedMatch(queries=0, documents=0, extra=0.5), EmbedMatch(documents=0)
+    ours, theirs = Signals(extra=student.embedding), Signals(extra=teacher.embedding)
+    objective.build(ours, theirs)
+    plain.build(student, teacher)
+    found = objective(ours, theirs, batch_of())["extra"]
+    assert torch.equal(found, 0.5 * plain(student, teacher, batch_of())["queries"])
+    with pytest.raises(SignalError, match="take a file of them with extra_queries"):
+        objective.check(student, theirs, batch_of())
+
+
 @pytest.mark.parametrize(
     ("objective", "student", "message"),
     [

@@ -26,7 +26,7 @@ def world() -> World:
 @pytest.fixture(params=[False, True], ids=["mapped", "held"])
 def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both ways to read, the second of which an accelerator takes."""
-    monkeypatch.setattr(cached, "_fits", lambda device, size: request.param)
+    monkeypatch.setattr(cached, "fits", lambda device, size: request.param)
     return bool(request.param)
 
 

@@ -267,7 +267,7 @@ class Loop:
         if self.batch is None:
             return ""
         teacher = self._ask_teacher(Seen(self.batch))
-        excluded = {"logits": self.batch.excluded}
+        excluded = {"logits": self.batch.without_score}
         bad = [name for name, value in teacher.tensors().items() if bool(not_finite(value, excluded.get(name)).any())]
         return f" The teacher's {' and '.join(bad)} are not finite for the last batch." if bad else ""
 

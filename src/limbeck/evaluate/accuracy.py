@@ -67,7 +67,7 @@ def scores(
     for batch in batches:
         told = None if teacher is None else teacher(batch)
         for number, predict in enumerate(predicts):
-            row = _sums_of(predict(batch), batch.labels, told, batch.excluded)
+            row = _sums_of(predict(batch), batch.labels, told, batch.without_score)
             sums[number] = row + sums[number].to(row)
     return [_score(each, teacher is not None) for each in sums]
 

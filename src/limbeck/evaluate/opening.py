@@ -22,7 +22,9 @@ from limbeck.evaluate.search_bench import SearchBench, check_part
 from limbeck.evaluate.text_bench import LanguageBench, TextClassBench, text_split
 from limbeck.feeds import every_sample
 from limbeck.modalities import Images, Modality, Search, Text
+from limbeck.modalities.search_networks import documents_of
 from limbeck.networks import Network
+from limbeck.pair_taps import PairTapped
 from limbeck.search_feeds import search_feeds
 from limbeck.signals import Batch
 
@@ -109,11 +111,28 @@ def _search(given: Mapping[str, Model], data: SearchCorpus, look: Look, sizes: M
     check_part(data, look.split)
     length = look.settings.max_length
     probe = next(iter(search_feeds(data, look.settings, look.device).check()))
-    modality = Search(data, length)
+    modality = Search(data, length, look.batch_size)
     networks = {who: _open(each, who, modality, probe, look, None) for who, each in given.items()}
+    for who, network in networks.items():
+        _lend_documents(who, network, given[who], networks.get(TEACHER))
     return SearchBench(
         networks, look.split, look.device, look.batch_size, 0, look.options, corpus=data, max_length=length
     )
+
+
+def _lend_documents(who: str, network: Network, model: Model, teacher: Network | None) -> None:
+    """Give a student that encodes queries alone its teacher's documents, without which it cannot search."""
+    if not isinstance(network.tapped, PairTapped):
+        raise SettingError(f"{who}: {network.name} scores pairs of texts, and only encoders can search a collection.")
+    lent = documents_of(model)
+    if lent is None or who == TEACHER:
+        return
+    theirs = teacher.tapped if teacher is not None else None
+    if not isinstance(theirs, PairTapped) or theirs.known is None:
+        raise SettingError(
+            f"{who}: {network.name} encodes queries alone and searches the documents of {lent}; give teacher."
+        )
+    network.tapped.documents_of = theirs.known
 
 
 _OPEN: Mapping[Kind, Callable[..., Bench]] = {

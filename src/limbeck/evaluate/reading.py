@@ -34,5 +34,6 @@ def read_evaluated(settings: RunSettings, students: Sequence[str], teacher: str 
         found = read_search(settings)
         assert found is not None
         # The whole collection is searched: nothing is mined or drawn for a batch.
-        return search_corpus(*found, settings.model_copy(update={"negatives": 0}), teacher, list(students))
+        plain = {"negatives": 0, "mining": "random", "extra_queries": None}
+        return search_corpus(*found, settings.model_copy(update=plain), teacher, list(students))
     return read_data(settings)

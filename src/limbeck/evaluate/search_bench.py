@@ -16,8 +16,9 @@ from limbeck.evaluate.cost import costs
 from limbeck.evaluate.record import Scored
 from limbeck.evaluate.search.figures import IndexCost, IndexCosts, IndexRatios, SearchFigures
 from limbeck.machine import device_name
-from limbeck.modalities.search import reading_of
+from limbeck.modalities.search_networks import reading_of
 from limbeck.models.encoders import Encoder
+from limbeck.pair_taps import PairTapped
 from limbeck.searching import FIGURES, Searched, searched
 
 
@@ -57,7 +58,8 @@ class SearchBench(Bench):
         """What each network found for the queries of the split, and its embeddings; searched once."""
         for who in self.networks:
             if who not in self._searched:
-                encoder = self.encoder(who)
+                encoder, tapped = self.encoder(who), self.networks[who].tapped
+                assert isinstance(tapped, PairTapped)
                 try:
                     self._searched[who] = searched(
                         encoder,
@@ -68,6 +70,7 @@ class SearchBench(Bench):
                         device=self.device,
                         part=self.part,
                         keep=True,
+                        documents=tapped.documents_of,
                     )
                 except LimbeckError as error:
                     raise type(error)(f"{who}: {error}") from None

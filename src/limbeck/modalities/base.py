@@ -92,8 +92,10 @@ class Modality(Protocol):
         """How a network sees a batch."""
         ...
 
-    def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
-        """More about a network that got this score on the test split."""
+    def examine(
+        self, opened: Network, network: nn.Module, score: Score, settings: RunSettings, device: torch.device
+    ) -> Examined:
+        """More about a network that got this score on the test split. ``opened``: as it was opened, for training."""
         ...
 
     def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:

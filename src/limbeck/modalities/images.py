@@ -84,7 +84,9 @@ class Images:
     def task(self, network: Network, *, channels_last: bool) -> VisionTask:
         return VisionTask(network.preprocess, channels_last)
 
-    def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
+    def examine(
+        self, opened: Network, network: nn.Module, score: Score, settings: RunSettings, device: torch.device
+    ) -> Examined:
         return Examined()
 
     def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:

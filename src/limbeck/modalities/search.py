@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from limbeck.config import RunSettings
-from limbeck.data.search import Reading, SearchCorpus, Tokenising, tokenizer_facts, tokenizer_of
+from limbeck.cross_taps import CrossTapped, GivenScores
+from limbeck.data.search import KnownTexts, SearchCorpus, tokenizer_facts
+from limbeck.data.search.joint import JointTexts
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
 from limbeck.evaluate.search import check_same_similarity
 from limbeck.modalities.base import Examined
-from limbeck.models.encoders import Encoder, create_encoder, encoder_of
+from limbeck.modalities.search_networks import DOCUMENTS_OF, SCORES, cross_of, is_encoder, opened, reading_of, spec_of
+from limbeck.models.encoders import Encoder, encoder_of, open_cross_encoder
 from limbeck.models.language import Adapters
-from limbeck.models.spec import ModelSpec, parse_spec
-from limbeck.networks import CARD, Network, read_card, resolve
+from limbeck.models.spec import ModelSpec
+from limbeck.networks import CARD, Network
 from limbeck.pair_taps import PairTapped
 from limbeck.runs import ENCODER, SEARCHED, RunFolder
 from limbeck.searching import Searched, ndcg_of, searched, told_beside
@@ -28,15 +30,19 @@ from limbeck.signals import Batch
 from limbeck.taps import evaluating
 from limbeck.tasks.search import SearchTask
 
-_SIMILARITIES = ("cosine", "dot")
-
 
 @dataclass(frozen=True)
 class Search:
-    """See :class:`~limbeck.modalities.Modality`. max_length: tokens of the longest text."""
+    """See :class:`~limbeck.modalities.Modality`.
+
+    max_length: tokens of the longest text. batch_size: pairs that a cross-encoder reads at a time. embed_chunk: texts that
+    students encode at a time; None for all of a batch.
+    """
 
     corpus: SearchCorpus
     max_length: int
+    batch_size: int
+    embed_chunk: int | None = None
 
     @property
     def samples(self) -> str:
@@ -57,6 +63,8 @@ class Search:
         cut = self.corpus.student_texts.documents.cut
         lines = [f"{corpus.name}: {len(corpus.data.documents):,} documents; {sizes}"]
         lines += [f"            {line}" for line in corpus.report.lines()[1:]]
+        if corpus.mined:
+            lines.append(f"            mined: {corpus.mined}")
         if cut:
             lines.append(
                 f"            {cut:,} documents are cut at {corpus.student.documents.max_length} of the student's tokens"
@@ -68,7 +76,7 @@ class Search:
 
     @staticmethod
     def spec(model: str) -> ModelSpec:
-        return parse_spec(_resolved(model), unprefixed="language")
+        return spec_of(model)
 
     def open(
         self,
@@ -82,34 +90,61 @@ class Search:
         embedding: bool = True,
         lora: str | None = None,
     ) -> Network:
-        corpus = self.corpus
+        if classifier:
+            raise SettingError(f"{who}: an encoder has no classifier that could be named.")
         try:
-            if classifier:
-                raise SettingError("an encoder has no classifier that could be named.")
-            name, encoder = opened(model, corpus.tokenizer, self.max_length, corpus.similarity)
-            check_same_similarity(encoder.similarity, corpus.similarity)
+            if who == "teacher" and not is_encoder(model):
+                return self._open_scorer(model, device)
+            return self._open_encoder(model, who, probe, device)
         except LimbeckError as error:
             raise type(error)(f"{who}: {error}") from None
-        reading = corpus.teacher if who == "teacher" else corpus.student
+
+    def _open_encoder(self, model: str | nn.Module, who: str, probe: Batch, device: torch.device) -> Network:
+        corpus, teaches = self.corpus, who == "teacher"
+        known = corpus.known.get(model) if teaches else None
+        if known is None:
+            name, encoder = opened(model, corpus.tokenizer, self.max_length, corpus.similarity)
+        else:
+            name, encoder = known.name, encoder_of(known.encoder)
+        check_same_similarity(encoder.similarity, corpus.similarity)
+        reading = corpus.teacher if teaches else corpus.student
         if reading_of(encoder, self.max_length).key != reading.key:
             raise SettingError(
-                f"{who}: {name} reads texts otherwise than the others (tokenizer, length or prompts); students that are "
-                "compared read the same tokens, and several teachers too."
+                f"{name} reads texts otherwise than the others (tokenizer, length or prompts); students that are compared read "
+                "the same tokens, and several teachers too."
             )
         encoder.to(device)
-        tapped = PairTapped(encoder, similarity=encoder.similarity, of_teacher=who == "teacher")
-        with evaluating(tapped), torch.no_grad():
-            encoder(SearchTask(tapped.of_teacher).inputs(probe).queries)
+        if teaches and known is None:
+            known = KnownTexts(name, encoder, corpus.texts[reading.key], encoder.similarity)
+        with evaluating(encoder), torch.no_grad():
+            if known is None:
+                encoder(SearchTask(False).inputs(probe).queries)
+            else:
+                known.queries(probe.inputs.query)
+        chunk = None if teaches else self.embed_chunk
+        tapped = PairTapped(encoder, similarity=encoder.similarity, of_teacher=teaches, known=known, chunk=chunk)
         return Network(name, tapped, nn.Identity())
 
-    def task(self, network: Network, *, channels_last: bool) -> SearchTask:
-        assert isinstance(network.tapped, PairTapped)
-        return SearchTask(network.tapped.of_teacher)
+    def _open_scorer(self, model: str | nn.Module, device: torch.device) -> Network:
+        cross = cross_of(model)
+        if cross is None:
+            return Network(SCORES, GivenScores(), nn.Identity())
+        network = open_cross_encoder(cross.folder).to(device)
+        joint = JointTexts(self.corpus.data, network.tokenizer, min(network.max_length, self.max_length))
+        tapped = CrossTapped(network, joint, own=cross.own, batch_size=self.batch_size)
+        return Network(cross.name, tapped, nn.Identity())
 
-    def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
+    def task(self, network: Network, *, channels_last: bool) -> SearchTask:
+        tapped = network.tapped
+        return SearchTask(isinstance(tapped, PairTapped) and tapped.of_teacher)
+
+    def examine(
+        self, opened: Network, network: nn.Module, score: Score, settings: RunSettings, device: torch.device
+    ) -> Examined:
         if "test" not in self.corpus.pairs:
             return Examined()
         assert isinstance(network, Encoder)
+        assert isinstance(opened.tapped, PairTapped)
         found = searched(
             network,
             self.corpus.data,
@@ -117,6 +152,7 @@ class Search:
             similarity=network.similarity,
             batch_size=settings.batch_size,
             device=device,
+            documents=opened.tapped.known or opened.tapped.documents_of,
         )
         return Examined(found.figures, found)
 
@@ -129,7 +165,8 @@ class Search:
             )
 
         def ndcg(network: nn.Module) -> float:
-            encoder = network.network if isinstance(network, PairTapped) else network
+            assert isinstance(network, PairTapped)
+            encoder = network.network
             assert isinstance(encoder, Encoder)
             texts = self.corpus.texts[reading_of(encoder, self.max_length).key]
             return ndcg_of(
@@ -140,6 +177,7 @@ class Search:
                 batch_size=settings.batch_size,
                 device=device,
                 part="val",
+                documents=network.documents_of,
             )
 
         return Judge("ndcg_10", ndcg)
@@ -173,57 +211,7 @@ class Search:
             "max_length": encoder.max_length,
             "similarity": encoder.similarity,
         }
+        assert isinstance(network.tapped, PairTapped)
+        if network.tapped.documents_of is not None:
+            facts[DOCUMENTS_OF] = network.tapped.documents_of.name
         return {"format": "pt", CARD: json.dumps(facts)}
-
-
-def opened(
-    model: str | nn.Module, tokenizer: object, max_length: int, similarity: str | None = None
-) -> tuple[str, Encoder]:
-    """An encoder with its name, from its text or module.
-
-    tokenizer, max_length, similarity: of encoders that are made in place, unless a file of weights tells its own.
-
-    Raises:
-        LimbeckError: it cannot be made, or scores neither by cosines nor by products.
-    """
-    if isinstance(model, str):
-        spec = _resolved(model)
-        facts = read_card(Search.spec(model).weights or "")
-        if "tokenizer" in facts:
-            tokenizer = tokenizer_of(facts["tokenizer"])
-        created = create_encoder(
-            spec,
-            tokenizer=tokenizer,
-            max_length=int(facts.get("max_length", max_length)),
-            similarity=str(facts.get("similarity", similarity or "cosine")),
-        )
-        name, encoder = created.name, created.encoder
-    else:
-        name, encoder = type(model).__name__, encoder_of(model)
-    if encoder.similarity not in _SIMILARITIES:
-        raise SettingError(
-            f"{name} scores by '{encoder.similarity}'; encoders that score by cosine or dot are trained."
-        )
-    return name, encoder
-
-
-def has_tokenizer(model: str | nn.Module) -> bool:
-    """Whether an encoder brings its own tokenizer, as those do that are modules, from folders or from files of weights."""
-    if not isinstance(model, str):
-        return True
-    parsed = Search.spec(model)
-    return parsed.source == "hf" or "tokenizer" in read_card(parsed.weights or "")
-
-
-def reading_of(encoder: Encoder, max_length: int) -> Reading:
-    """How an encoder reads texts, of which no more than ``max_length`` tokens are taken."""
-    length = min(max_length, encoder.max_length)
-    queries, documents = (Tokenising(encoder.tokenizer, length, encoder.prompt(kind)) for kind in ("query", "document"))
-    return Reading(queries, documents)
-
-
-def _resolved(model: str) -> str:
-    folder = Path(model).expanduser()
-    if any((folder / name).is_file() for name in ("modules.json", "config.json")):
-        return f"hf:{model}"  # the folder of an encoder, which is no run
-    return resolve(model)

@@ -193,7 +193,9 @@ class Text:
             settings.data_seed,
         )
 
-    def examine(self, network: nn.Module, score: Score, settings: RunSettings, device: torch.device) -> Examined:
+    def examine(
+        self, opened: Network, network: nn.Module, score: Score, settings: RunSettings, device: torch.device
+    ) -> Examined:
         if not self._causal:
             return Examined()
         answers = answers_of(network, self.data, settings, device)

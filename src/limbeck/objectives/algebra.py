@@ -9,7 +9,7 @@ from limbeck.errors import SettingError, is_finite
 from limbeck.objectives.base import Attack, Objective
 from limbeck.objectives.companions import Companions
 from limbeck.objectives.schedules import Schedule, Weight, weight_text
-from limbeck.signals import Batch, Signals
+from limbeck.signals import Batch, Signals, scored_by_teacher
 
 
 class WeightedSum(Objective):
@@ -75,9 +75,10 @@ class WeightedSum(Objective):
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         self.check_not_empty()
         terms = {}
+        compared = scored_by_teacher(student, batch)
         for i, (key, weight, part) in enumerate(self.entries()):
             now = getattr(self, f"weight{i}") if isinstance(weight, Schedule) else weight
-            for term, value in part(student, teacher, batch).items():
+            for term, value in part(compared if part.needs_teacher else student, teacher, batch).items():
                 terms[_join(key, term)] = now * value
         return terms
 

@@ -15,8 +15,11 @@ class EmbedMatch(Objective, name="embed_match"):
     """Distance between the student's and the teacher's embedding of each query, and of each document.
 
     Query embeddings (B, d_S) and (B, d_T) in ``embedding``, document embeddings (B, M, d_S) and (B, M, d_T) in ``documents``.
-    The terms are ``queries`` and ``documents``: means of the Euclidean distance, which is not squared, over queries, and over
-    the M documents of each query and then queries. Samples are weighted by ``batch.weight``. Computed in float32.
+    With a weight for ``extra`` also B further queries that nobody judged, (B, d_S) and (B, d_T) in ``extra``: where the
+    teacher puts a text is known without an answer to it, which is the paper's task-independent matching of generated queries.
+    The terms are ``queries``, ``documents`` and ``extra``: means of the Euclidean distance, which is not squared, over
+    queries, and over the M documents of each query and then queries. Samples are weighted by ``batch.weight``. Computed in
+    float32.
 
     Where the widths differ one trained linear map, without a bias, the same for queries and documents, brings the student's
     to the teacher's; equal widths have none. It is discarded after training, so that the student's own space stays another
@@ -27,6 +30,7 @@ class EmbedMatch(Objective, name="embed_match"):
         queries: weight of the queries, at least 0.
         documents: weight of the documents, at least 0. With 0 none are needed, as where the student searches the teacher's own
             documents: their distance is zero then.
+        extra: weight of the extra queries, at least 0.
         project: whether widths may differ; without, they must be equal, which is checked before the first step.
 
     Scale:
@@ -50,15 +54,18 @@ class EmbedMatch(Objective, name="embed_match"):
     )
     presets = {"embed_distill": "contrastive() + listwise_kl() + embed_match()"}
 
-    def __init__(self, *, queries: float = 1.0, documents: float = 1.0, project: bool = True) -> None:
+    def __init__(
+        self, *, queries: float = 1.0, documents: float = 1.0, extra: float = 0.0, project: bool = True
+    ) -> None:
         super().__init__()
         check_number("queries", queries, low=0.0)
         check_number("documents", documents, low=0.0)
+        check_number("extra", extra, low=0.0)
         check_flag("project", project)
-        if queries == 0 and documents == 0:
-            raise SettingError("queries and documents are both 0, so there is nothing to train on.")
-        self.queries, self.documents, self.project = queries, documents, project
-        weights = {"embedding": queries, "documents": documents}
+        if queries == 0 and documents == 0 and extra == 0:
+            raise SettingError("queries, documents and extra are all 0, so there is nothing to train on.")
+        self.queries, self.documents, self.extra, self.project = queries, documents, extra, project
+        weights = {"embedding": queries, "documents": documents, "extra": extra}
         self.needs = frozenset(need for need, weight in weights.items() if weight > 0)
         self.projection: nn.Module | None = None
 
@@ -87,10 +94,14 @@ class EmbedMatch(Objective, name="embed_match"):
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch) -> dict[str, Tensor]:
         terms = {}
-        for term, need in (("queries", "embedding"), ("documents", "documents")):
+        parts = (
+            ("queries", "embedding", self.queries),
+            ("documents", "documents", self.documents),
+            ("extra", "extra", self.extra),
+        )
+        for term, need, weight in parts:
             if need in self.needs:
                 apart = _distance(self._projected(_of(student, need)), _of(teacher, need)).flatten(1).mean(dim=1)
-                weight = self.queries if need == "embedding" else self.documents
                 terms[term] = weight * losses.mean(apart, weight=batch.weight)
         return terms
 

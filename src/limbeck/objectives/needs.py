@@ -25,6 +25,7 @@ _HOW_TO_GIVE = {
     "peers": "no networks learn beside it; limbeck's own runs make them, a loop of yours gives them in Signals.peers.",
     "trunk": "no map is known at which its branches part; limbeck's own runs tap it, a loop of yours gives Signals.trunk.",
     "documents": "it is for search, where Signals.documents holds the embeddings (B, M, D) of each query's documents.",
+    "extra": "no queries without judgements are there; runs on search take a file of them with extra_queries.",
 }
 _PAIRED = ("features", "preactivations")
 _OF_STUDENT = ("peers", "trunk")

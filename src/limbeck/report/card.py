@@ -23,7 +23,7 @@ def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str
     lines = ["---", "library_name: limbeck", f"tags: [{', '.join(tags)}]", f"datasets: [{result.data}]", "---", ""]
     lines += [f"# {result.student} on {result.data}", ""]
     lines += [_story(result), "", "| figure | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in _figures(result)]
+    lines += [f"| {name} | {value} |" for name, value in _figures(result, (facts or {}).get("documents"))]
     lines += ["", "## Load it", "", "```python", *_loading(result, classes, facts), "```", ""]
     lines += ["What is known of the input and of the classes is in the file's metadata under `limbeck`.", ""]
     lines += ["## Make it again", "", "```", result.command, "```", ""]
@@ -92,11 +92,13 @@ def _story(result: Result) -> str:
     return f"Distilled from {result.teacher} for {result.epochs} epochs with `{result.objective}`."
 
 
-def _figures(result: Result) -> list[tuple[str, str]]:
+def _figures(result: Result, documents_of: str | None = None) -> list[tuple[str, str]]:
     def share(value: float | None) -> str:
         return "–" if value is None else f"{value:.2%}"
 
     figures = [("parameters", f"{result.student_parameters:,}")]
+    if documents_of is not None:
+        figures.append(("documents", f"those of {documents_of}; this encoder is of queries alone"))
     if result.teacher_parameters:
         figures.append(("teacher's parameters", f"{result.teacher_parameters:,}"))
     if result.test:

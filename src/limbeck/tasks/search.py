@@ -20,4 +20,14 @@ class SearchTask:
         pairs = batch.inputs
         assert isinstance(pairs, PairBatch)
         tokens = pairs.teacher if self.of_teacher and pairs.teacher is not None else pairs.student
-        return SeenPairs(tokens.queries.inputs(), tokens.documents.inputs(), pairs.excluded)
+        return SeenPairs(
+            queries=tokens.queries.inputs(),
+            documents=tokens.documents.inputs(),
+            excluded=pairs.excluded,
+            query=pairs.query,
+            document=pairs.document,
+            labels=pairs.labels,
+            scores=pairs.scores,
+            extra=None if pairs.extra is None else pairs.extra.inputs(),
+            extra_query=pairs.extra_query,
+        )

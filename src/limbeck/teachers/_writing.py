@@ -15,7 +15,6 @@ from limbeck.errors import CacheError
 from limbeck.teachers._layout import Layout
 from limbeck.teachers._lock import LOCK, writing_alone
 from limbeck.teachers._shards import Shard, remove_leftovers, shards_of
-from limbeck.teachers._together import of_first, together
 from limbeck.teachers.cache import (
     MANIFEST,
     CachePlan,
@@ -26,6 +25,7 @@ from limbeck.teachers.cache import (
     read_manifest,
     write_manifest,
 )
+from limbeck.teachers.together import of_first, together
 
 Progress = Callable[[int, int], None]
 

@@ -26,7 +26,7 @@ from limbeck.signals import Batch, Signals
 from limbeck.teachers._codecs import parse_codec
 from limbeck.teachers._layout import DTYPES, Layout, make_layout
 from limbeck.teachers._shards import Shard, shards_of
-from limbeck.teachers._together import together
+from limbeck.teachers.together import together
 
 if TYPE_CHECKING:
     from limbeck.data import ImageSplit, Slots

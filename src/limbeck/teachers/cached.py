@@ -37,7 +37,7 @@ class CacheReader:
 
     def __init__(self, cache: TeacherCache, device: torch.device) -> None:
         self._cache, self._device = cache, device
-        self.held = _fits(device, cache.layout.bytes)
+        self.held = fits(device, cache.layout.bytes)
         self._whole = cache.load(device) if self.held else {}
 
     def signals(self, entries: Tensor) -> Signals:
@@ -180,6 +180,6 @@ def _rows_by_index(cache: TeacherCache, slots: Slots, index: Tensor) -> Tensor:
     return rows
 
 
-def _fits(device: torch.device, size: int) -> bool:
+def fits(device: torch.device, size: int) -> bool:
     """Whether ``size`` bytes are to be held on a device: only where that is not the memory that files are mapped into."""
     return device.type == "cuda" and size <= _PART_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]

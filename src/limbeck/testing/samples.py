@@ -28,9 +28,9 @@ def sample_signals(
 ) -> Signals:
     """Random signals of a network for a batch of 8.
 
-    Logits (8, 5), those of attacked images, an embedding, those of three documents, a stem, two stages before and after their
-    ReLU, and the constants of a network with such signals. ``maps`` gives (channels, side) of each stage. With ``peers`` there
-    are the logits of so many networks beside it, and a trunk, which is the first stage.
+    Logits (8, 5), those of attacked images, an embedding, those of three documents and of another query, a stem, two stages
+    before and after their ReLU, and the constants of a network with such signals. ``maps`` gives (channels, side) of each
+    stage. With ``peers`` there are the logits of so many networks beside it, and a trunk, which is the first stage.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -55,6 +55,7 @@ def sample_signals(
         peers=draw(BATCH, peers, CLASSES) if peers else None,
         trunk=next(iter(before.values())).relu() if peers else None,
         documents=draw(BATCH, 3, embedding_size),
+        extra=draw(BATCH, embedding_size),
         constants=constants,
     )
 

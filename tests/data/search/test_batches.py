@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limbeck.data.search import Example, PairBatch, PairBatches, PairTexts, SearchData, Tokenising, training_pairs
+from limbeck.data.search import (
+    Example,
+    ExtraQueries,
+    PairBatch,
+    PairBatches,
+    PairTexts,
+    SearchData,
+    Tokenising,
+    read_queries,
+    training_pairs,
+    with_extra,
+)
 from limbeck.data.search.batches import excluded
 from limbeck.data.search.gather import gather
 from limbeck.data.text import ByteTokenizer
@@ -177,3 +189,39 @@ def test_tokens_of_other_texts_are_refused(data: SearchData) -> None:
         PairBatches(data, training_pairs(data), PairTexts(texts.documents, texts.documents), 0, batch_size=2)
     with pytest.raises(SettingError, match="start must be 0 to 3"):
         next(batches_of(data).epoch(0, start=4))
+
+
+def test_each_batch_has_as_many_extra_queries_and_an_epoch_sees_all(data: SearchData, tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text('{"query": "why is it cold"}\n{"query": "what is wet"}\n{"query": "what is wet"}\n{"query": " "}\n')
+    more, places = with_extra(data, read_queries(path))
+    assert [more.queries.texts[place] for place in places] == ["why is it cold", "what is wet"]
+    pairs = training_pairs(more, negatives=1)
+    made = [
+        PairBatches(
+            more, pairs, texts_of(more), 7, batch_size=2, extra=ExtraQueries(places, 7), rank=rank, world_size=size
+        )
+        for rank, size in ((0, 1), (0, 2), (1, 2))
+    ]
+    for whole, first, second in zip(*(batches.epoch(3) for batches in made), strict=True):
+        assert whole.extra_query is not None
+        assert sorted(whole.extra_query.tolist()) == places.tolist()
+        assert whole.extra is not None
+        told = [
+            ByteTokenizer().decode(row[mask].tolist())
+            for row, mask in zip(whole.extra.tokens, whole.extra.attention, strict=True)
+        ]
+        assert told == [more.queries.texts[place] for place in whole.extra_query]
+        assert first.extra_query is not None
+        assert second.extra_query is not None
+        assert torch.equal(torch.cat([first.extra_query, second.extra_query]), whole.extra_query)
+
+
+@pytest.mark.parametrize(("content", "told"), [('{"title": "a"}', "no column 'query' or 'text'"), ("", "no")])
+def test_a_file_without_queries_is_refused(content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "asked.jsonl").write_text(content)
+    with pytest.raises(DataError, match=told):
+        read_queries(tmp_path / "asked.jsonl")
+    (tmp_path / "blank.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="holds no text"):
+        read_queries(tmp_path / "blank.txt")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limbeck.data.search import (
+    BM25,
     EvalPairBatches,
     Example,
     Limits,
@@ -100,12 +101,12 @@ def test_words_are_the_most_frequent_and_told_in_full() -> None:
 
 def test_a_corpus_has_pairs_and_tokens_of_both() -> None:
     given_ = {"tokenizer": None, "similarity": "cosine", "seed": 0}
-    corpus = corpus_of(SMALL, told(SMALL), reading(), reading(8), negatives=2, mining="random", **given_)
+    corpus = corpus_of(SMALL, told(SMALL), reading(), reading(8), negatives=2, mining=None, **given_)
     assert {part: len(pairs) for part, pairs in corpus.pairs.items()} == {"train": 12, "val": 3, "test": 5}
     assert corpus.pairs["val"].pool.shape == (3, 2)
     assert corpus.teacher_texts is not None
     assert int(corpus.teacher_texts.documents.lengths.max()) == 8
-    same = corpus_of(SMALL, told(SMALL), reading(), None, negatives=0, mining="bm25", **given_)
+    same = corpus_of(SMALL, told(SMALL), reading(), None, negatives=0, mining=BM25, **given_)
     assert same.teacher_texts is None
 
 
@@ -114,7 +115,7 @@ def test_mined_negatives_stand_behind_an_examples_own() -> None:
     own = tuple(Example(e.query, e.positive, ((e.positive + 1) % 12,)) for e in SMALL.training())
     data: SearchData = replace(SMALL, examples=own)
     corpus = corpus_of(
-        data, told(data), reading(), None, tokenizer=None, similarity="dot", negatives=3, mining="bm25", seed=0
+        data, told(data), reading(), None, tokenizer=None, similarity="dot", negatives=3, mining=BM25, seed=0
     )
     pool = corpus.pairs["train"].pool
     assert pool[:, 0].tolist() == [example.negatives[0] for example in own]

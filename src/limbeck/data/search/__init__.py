@@ -3,9 +3,11 @@
 from limbeck.data.search.batches import EvalPairBatches, PairBatch, PairBatches, PairTexts, PairTokens
 from limbeck.data.search.bm25 import bm25
 from limbeck.data.search.collection import Example, Judgements, SearchData, Texts, split_queries
-from limbeck.data.search.corpus import Reading, SearchCorpus, corpus_of
+from limbeck.data.search.corpus import BM25, Miner, Reading, SearchCorpus, corpus_of
 from limbeck.data.search.divide import Limits, divided
+from limbeck.data.search.extra import ExtraQueries, read_queries, with_extra
 from limbeck.data.search.found import Found
+from limbeck.data.search.known import KnownTexts, TextEmbeddings
 from limbeck.data.search.load import load_search, search_of
 from limbeck.data.search.negatives import Mined, hard_negatives
 from limbeck.data.search.pairs import Pairs, training_pairs
@@ -15,12 +17,16 @@ from limbeck.data.search.tokens import TextBatch, Tokenising, TokenRows
 from limbeck.data.search.words import tokenizer_facts, tokenizer_of, word_tokenizer
 
 __all__ = [
+    "BM25",
     "EvalPairBatches",
     "Example",
+    "ExtraQueries",
     "Found",
     "Judgements",
+    "KnownTexts",
     "Limits",
     "Mined",
+    "Miner",
     "PairBatch",
     "PairBatches",
     "PairTexts",
@@ -32,6 +38,7 @@ __all__ = [
     "SearchData",
     "SearchReport",
     "TextBatch",
+    "TextEmbeddings",
     "Texts",
     "TokenRows",
     "Tokenising",
@@ -40,11 +47,13 @@ __all__ = [
     "divided",
     "hard_negatives",
     "load_search",
+    "read_queries",
     "search_of",
     "split_queries",
     "tokenizer_facts",
     "tokenizer_of",
     "told",
     "training_pairs",
+    "with_extra",
     "word_tokenizer",
 ]

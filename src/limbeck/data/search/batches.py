@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from limbeck.data.search.collection import SearchData
+from limbeck.data.search.extra import ExtraQueries
 from limbeck.data.search.pairs import Pairs
 from limbeck.data.search.tokens import TextBatch, TokenRows
 from limbeck.data.seeds import stream
@@ -52,6 +53,8 @@ class PairBatch:
     answer it, by the collection's judgements, and copies of a document that the row has already, of which one counts. Its
     score is to be -inf, for student and teacher, before any softmax.
     scores: (B, M) float32, a teacher's scores from a file; None where there are none.
+    extra, extra_query: B further queries that nothing is known to answer, in the student's tokens, and their places (B,) int64;
+    None where there are none.
     """
 
     student: PairTokens
@@ -61,6 +64,8 @@ class PairBatch:
     labels: Tensor
     excluded: Tensor
     scores: Tensor | None = None
+    extra: TextBatch | None = None
+    extra_query: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.query)
@@ -70,6 +75,12 @@ class PairBatch:
         """(B, M) bool, ``excluded`` among a query's own documents alone; its positive is column 0 there."""
         first = self.labels[:, None] + torch.arange(self.document.shape[1], device=self.labels.device)
         return self.excluded.gather(1, first)
+
+    @property
+    def others(self) -> Tensor:
+        """(B, W·B·M) bool, the columns of documents that are not a query's own."""
+        own = self.labels[:, None] + torch.arange(self.document.shape[1], device=self.labels.device)
+        return torch.ones_like(self.excluded).scatter(1, own, False)
 
     def to(self, device: torch.device | str) -> PairBatch:
         """The batch on another device; the copy does not wait for the device."""
@@ -85,6 +96,8 @@ class PairBatch:
             labels=there(self.labels),
             excluded=there(self.excluded),
             scores=None if self.scores is None else there(self.scores),
+            extra=None if self.extra is None else self.extra.to(device),
+            extra_query=None if self.extra_query is None else there(self.extra_query),
         )
 
 
@@ -93,7 +106,8 @@ class PairBatches:
 
     pairs: its examples. student, teacher: its texts in the tokens of the networks; teacher None where they are the same.
     batch_size: queries of a global batch, a multiple of ``world_size``. Process ``rank`` gets its contiguous part.
-    negatives: how many of an example's pool each epoch draws; None for all of them.
+    negatives: how many of an example's pool each epoch draws; None for all of them. extra: queries without judgements, of which
+    each batch has as many as of its own.
 
     Every epoch sees every example once, but for the last ones that do not fill a batch. Raises SettingError or DataError where
     the settings do not fit.
@@ -109,6 +123,7 @@ class PairBatches:
         batch_size: int,
         teacher: PairTexts | None = None,
         negatives: int | None = None,
+        extra: ExtraQueries | None = None,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
@@ -117,6 +132,7 @@ class PairBatches:
         self._drawn = pairs.pool.shape[1] if negatives is None else negatives
         _check(data, pairs, [texts for texts in (student, teacher) if texts], batch_size, self._drawn, rank, world_size)
         self._data, self._pairs, self._student, self._teacher = data, pairs, student, teacher
+        self._extra = extra
         self._seed, self._size, self._share = seed, batch_size, (rank, world_size)
         self._device = torch.device(device)
 
@@ -136,7 +152,14 @@ class PairBatches:
         places = self._places(number)
         for position in range(start, len(self)):
             rows = order[position * self._size : (position + 1) * self._size]
-            yield self._batch(rows, places[rows]).to(self._device)
+            yield self._with_extra(self._batch(rows, places[rows]), number, position).to(self._device)
+
+    def _with_extra(self, batch: PairBatch, epoch: int, position: int) -> PairBatch:
+        if self._extra is None:
+            return batch
+        # Of a process's part of the batch, as with its queries.
+        places = self._extra.at(epoch, position * self._size + self._share[0] * len(batch), len(batch))
+        return replace(batch, extra=self._student.queries.batch(places), extra_query=places)
 
     def _places(self, epoch: int) -> Tensor:
         """(E, M) for each example which of its own documents, 0 the positive, this epoch takes."""

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from limbeck.data.search.batches import PairTexts
 from limbeck.data.search.bm25 import bm25
 from limbeck.data.search.collection import Example, SearchData
-from limbeck.data.search.negatives import hard_negatives
+from limbeck.data.search.found import Found
+from limbeck.data.search.known import KnownTexts
+from limbeck.data.search.negatives import Mined, hard_negatives
 from limbeck.data.search.pairs import Pairs, training_pairs
 from limbeck.data.search.report import SearchReport
 from limbeck.data.search.tokens import Tokenising
 
-Mining = Literal["bm25", "random"]
-
 _FOUND_FOR_EACH = 10
-"""Documents that BM25 is asked for, for each negative: some of them answer the query."""
+"""Documents that are searched for each negative: some of them answer the query."""
+
+
+@dataclass(frozen=True)
+class Miner:
+    """What finds hard negatives.
+
+    find: from a collection, places (Q,) of queries and a number K to the K documents that it puts first. scores: from places
+    (P,) of queries and (P,) of documents to the teacher's scores (P,), where the search is the teacher's. margin, share: what
+    is too near to the positive (see :func:`hard_negatives`).
+    """
+
+    find: Callable[[SearchData, Tensor, int], Found]
+    scores: Callable[[Tensor, Tensor], Tensor] | None = None
+    margin: float | None = None
+    share: float | None = None
+
+    def mine(self, data: SearchData, examples: Sequence[Example], count: int) -> Mined:
+        """The examples with ``count`` hard negatives each, as far as there are."""
+        depth = min(len(data.documents), _FOUND_FOR_EACH * (1 + count))
+        found = self.find(data, torch.tensor(sorted({example.query for example in examples})), depth)
+        if self.scores is None:
+            return hard_negatives(data, examples, found, count)
+        queries, positives = (
+            torch.tensor(places) for places in zip(*((e.query, e.positive) for e in examples), strict=True)
+        )
+        return hard_negatives(
+            data,
+            examples,
+            found,
+            count,
+            scores=found.scores,
+            positive_scores=self.scores(queries, positives),
+            margin=self.margin,
+            share=self.share,
+        )
+
+
+BM25 = Miner(bm25)
 
 
 @dataclass(frozen=True)
@@ -49,7 +88,9 @@ class SearchCorpus:
     data: with its parts. report: what was left out of it. pairs: by part, those of ``train`` and where there are such of
     ``val`` and ``test``. student, teacher: the readings of the networks; both are the same where there is no teacher.
     texts: the tokens by the key of a reading. tokenizer: of encoders that are made in place. similarity: how the teacher
-    scores, or else the first student.
+    scores, or else the first student. mined: what hard negatives were found, in words. known: what teachers, by what they were
+    given as, said of the texts already. own_scores: whether the teacher scores each query's own documents alone.
+    extra: places of queries without judgements; None where none were given.
     """
 
     data: SearchData
@@ -60,6 +101,10 @@ class SearchCorpus:
     texts: Mapping[str, PairTexts]
     tokenizer: Any
     similarity: str
+    mined: str = ""
+    known: Mapping[object, KnownTexts] = field(default_factory=dict)
+    own_scores: bool = False
+    extra: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -86,22 +131,26 @@ def corpus_of(
     tokenizer: Any,
     similarity: str,
     negatives: int,
-    mining: Mining,
+    mining: Miner | None,
     seed: int,
+    known: Mapping[object, KnownTexts] | None = None,
+    own_scores: bool = False,
+    extra: Tensor | None = None,
 ) -> SearchCorpus:
     """A collection that is divided already, in pairs and tokens.
 
-    negatives: documents beside its own that each query brings into a batch: those of its example first, then what BM25
-    finds that does not answer it (``mining="bm25"``), then random ones. Queries of validation and test bring as many random
-    ones, and the first of their documents counts.
+    negatives: documents beside its own that each query brings into a batch: those of its example first, then what ``mining``
+    finds that does not answer it, then random ones. Queries of validation and test bring as many random ones, and the first
+    of their documents counts. The other arguments are those of :class:`SearchCorpus`.
 
     Raises:
         DataError, SettingError: see :func:`training_pairs` and :func:`hard_negatives`.
         MissingExtraError: bm25s is not installed.
     """
-    examples = data.training()
-    if mining == "bm25" and any(len(example.negatives) < negatives for example in examples):
-        examples = _with_mined(data, examples, negatives)
+    examples, mined = data.training(), None
+    if mining is not None and any(len(example.negatives) < negatives for example in examples):
+        mined = mining.mine(data, examples, negatives)
+        examples = _behind_their_own(examples, mined.examples)
     pairs = {"train": training_pairs(data, examples, negatives=negatives, seed=seed)}
     for part in ("val", "test"):
         if part in data.judgements:
@@ -109,14 +158,24 @@ def corpus_of(
             pairs[part] = training_pairs(data, list(first.values())[::-1], negatives=negatives, seed=seed)
     teacher = teacher or student
     texts = {reading.key: reading.of(data) for reading in {r.key: r for r in (student, teacher)}.values()}
-    return SearchCorpus(data, report, pairs, student, teacher, texts, tokenizer, similarity)
+    return SearchCorpus(
+        data,
+        report,
+        pairs,
+        student,
+        teacher,
+        texts,
+        tokenizer,
+        similarity,
+        mined="" if mined is None else str(mined),
+        known=known or {},
+        own_scores=own_scores,
+        extra=extra,
+    )
 
 
-def _with_mined(data: SearchData, examples: Sequence[Example], negatives: int) -> tuple[Example, ...]:
-    """The examples with what BM25 finds behind their own negatives; a teacher's scores, which it has none of, are dropped."""
-    count = min(len(data.documents), _FOUND_FOR_EACH * (1 + negatives))
-    found = bm25(data, torch.tensor(sorted({example.query for example in examples})), count)
-    mined = hard_negatives(data, examples, found, count=negatives).examples
+def _behind_their_own(examples: Sequence[Example], mined: Sequence[Example]) -> tuple[Example, ...]:
+    """The examples with what was mined behind their own negatives; scores from a file, which it has none of, are dropped."""
     return tuple(
         replace(own, negatives=tuple(dict.fromkeys((*own.negatives, *more.negatives))), scores=())
         for own, more in zip(examples, mined, strict=True)

@@ -45,7 +45,7 @@ def create_encoder(
     arguments ``keep_layers`` (see :func:`limbeck.models.language.keep_layers`), ``project`` (numbers of an embedding, by a
     linear layer that is part of the network), ``similarity`` and, where the folder has none, ``pooling``. The others are made
     in place, such as ``bert(layers=1, width=32, heads=2)``, with random weights: the mean of the tokens' vectors, scaled to
-    length 1 where they are scored by cosines.
+    length 1 where they are scored by cosines; ``project`` is theirs too.
 
     tokenizer: of Hugging Face, for encoders that are made in place. max_length: tokens of their longest text. similarity:
     what they are scored by.
@@ -74,11 +74,15 @@ def _published(parsed: ModelSpec) -> Encoder:
     if "keep_layers" in arguments:
         _keep(encoder, arguments["keep_layers"])
     if "project" in arguments:
-        check_whole("project", arguments["project"], low=1)
-        encoder = project(encoder, arguments["project"])
+        encoder = _projected(encoder, arguments["project"])
     if "similarity" in arguments:
         encoder.model.similarity_fn_name = arguments["similarity"]
     return encoder
+
+
+def _projected(encoder: Encoder, width: Any) -> Encoder:
+    check_whole("project", width, low=1)
+    return project(encoder, width)
 
 
 def _keep(encoder: Encoder, layers: Any) -> None:
@@ -92,7 +96,11 @@ def _made(parsed: ModelSpec, tokenizer: Any, max_length: int, similarity: str) -
     if tokenizer is None:
         raise SettingError(f"{parsed.text} is made in place and has no tokenizer of its own; give one.")
     created = create_language_model(
-        parsed.text, task="encoder", vocabulary=len(tokenizer), context=max_length, pad=tokenizer.pad_token_id
+        _without_projection(parsed),
+        task="encoder",
+        vocabulary=len(tokenizer),
+        context=max_length,
+        pad=tokenizer.pad_token_id,
     )
     with tempfile.TemporaryDirectory() as folder, quiet():
         # Not by save_pretrained of the network, which of several processes writes in the first alone.
@@ -100,7 +108,15 @@ def _made(parsed: ModelSpec, tokenizer: Any, max_length: int, similarity: str) -
         tokenizer.save_pretrained(folder)
         save_weights(created.network, Path(folder) / "model.safetensors", {"format": "pt"})
         encoder = open_encoder(folder)
-    return _finished(encoder, max_length, similarity)
+    finished = _finished(encoder, max_length, similarity)
+    return _projected(finished, parsed.arguments["project"]) if "project" in parsed.arguments else finished
+
+
+def _without_projection(parsed: ModelSpec) -> str:
+    if "project" not in parsed.arguments:
+        return parsed.text
+    rest = ", ".join(f"{name}={value!r}" for name, value in parsed.arguments.items() if name != "project")
+    return f"{parsed.source}:{parsed.name}({rest})"
 
 
 def _config_of(network: nn.Module) -> Any:

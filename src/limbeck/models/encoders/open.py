@@ -45,8 +45,8 @@ def open_encoder(folder: str | os.PathLike[str], *, pooling: Pooling | None = No
         raise SettingError(f"'{path}' says itself how it pools; leave pooling out.")
     folders = _checked_folders(path) if whole else [path]
     for one in folders:
-        _check_weights(one)
-    _check_config(path / "config.json")
+        check_weights(one)
+    check_config(path / "config.json")
     with quiet():
         if whole:
             model = sentence_transformers.SentenceTransformer(
@@ -94,7 +94,8 @@ def _checked_folders(path: Path) -> list[Path]:
     return folders
 
 
-def _check_weights(folder: Path) -> None:
+def check_weights(folder: Path) -> None:
+    """Raise WeightsError for a folder whose weights are a pickle."""
     pickled = [*folder.glob("pytorch_model*.bin")]
     if pickled and not [*folder.glob("model*.safetensors")]:
         raise WeightsError(
@@ -103,12 +104,14 @@ def _check_weights(folder: Path) -> None:
         )
 
 
-def _check_config(path: Path) -> None:
+def check_config(path: Path) -> Mapping[str, Any]:
+    """What a config.json says. Raises WeightsError where there is none, or where it asks for code of its own."""
     if not path.is_file():
         raise WeightsError(f"there is no '{path}', which tells what network it is.")
     config = _json(path)
     if isinstance(config, Mapping) and config.get("auto_map"):
         raise WeightsError(f"'{path}' asks for code that comes with the folder (auto_map), which is never run.")
+    return config if isinstance(config, Mapping) else {}
 
 
 def _check_prompts(path: Path, model: Any) -> None:
