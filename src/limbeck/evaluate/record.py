@@ -133,7 +133,8 @@ class Evaluation:
 
     def quality(self, who: str) -> float:
         """That figure of a network, in [0, 1]."""
-        return self.search[who].ndcg_10 if self.search else self.networks[who].accuracy
+        searched = (self.search or {}).get(who)
+        return self.networks[who].accuracy if searched is None else searched.ndcg_10
 
     @property
     def students(self) -> list[str]:
@@ -203,6 +204,10 @@ def _misfits(evaluation: Evaluation) -> Iterator[str]:
             yield f"classification.{who:.40}: it has {len(classification.classes)} classes, the data {classes}"
     if len({tuple((each.metric, each.top) for each in found) for found in (evaluation.database or {}).values()}) > 1:
         yield "database: the networks have other metrics than each other"
+    if evaluation.writing is not None:
+        sizes = {tuple(each.batch for each in found) for found in evaluation.writing.networks.values()}
+        if len(sizes) > 1:
+            yield "writing: the networks have other batches than each other"
     for who, fidelity in (evaluation.fidelity or {}).items():
         matrix = fidelity.correlation.matrix
         if matrix is not None and {len(matrix), *map(len, matrix)} != {classes}:

@@ -40,7 +40,7 @@ def check_tasks(options: Options) -> None:
     if not options.tasks:
         raise SettingError("tasks: name some of lm-eval's, as in --tasks arc_easy,hellaswag.")
     if find_spec("lm_eval") is None:
-        raise MissingExtraError("lm-eval", "lm-eval", "tasks of lm-eval")
+        raise MissingExtraError("lm-eval", "lm-eval", "running tasks of lm-eval")
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager()

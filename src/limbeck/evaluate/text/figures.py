@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from limbeck.evaluate.kinds import Count, Number, Positive, Share
 
@@ -72,5 +75,5 @@ class WritingCosts:
     """How fast networks write on one device, and with a teacher how many times faster than it each student does."""
 
     device: str
-    networks: Mapping[str, tuple[Writing, ...]]
+    networks: Annotated[Mapping[str, Annotated[tuple[Writing, ...], Field(min_length=1)]], Field(min_length=1)]
     ratios: Mapping[str, tuple[Positive, ...]] | None
