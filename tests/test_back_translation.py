@@ -30,10 +30,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
         for parameter in network.parameters():
             parameter.zero_()
         letter = ord("a") + 3
-        network.shared.weight[0, 0] = network.shared.weight[letter, 1] = 1.0
+        # The same at both ends, since such models share them.
+        table = torch.zeros(384, 16)
+        table[0, 0], table[letter, 0], table[letter, 1], table[1, 1] = 1.0, 2.0, 1.0, 6.0
         network.decoder.final_layer_norm.weight.fill_(1.0)
-        network.lm_head.weight[letter, 0] = network.lm_head.weight[1, 1] = 1.0
-        network.decoder.embed_tokens.weight.copy_(network.shared.weight)
+        for weights_ in (network.shared.weight, network.decoder.embed_tokens.weight, network.lm_head.weight):
+            weights_.copy_(table)
     network.save_pretrained(folder)
     transformers.ByT5Tokenizer().save_pretrained(folder)
     return str(folder)
