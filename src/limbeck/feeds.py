@@ -71,17 +71,7 @@ def read_data(settings: DataSettings) -> ImageData:
     )
 
 
-_FOR_TEXT = (
-    "tokenizer",
-    "too_long",
-    "chat",
-    "columns",
-    "separator",
-    "packing",
-    "token_budget",
-    "student_lora",
-    "back_translation",
-)
+_FOR_TEXT = ("tokenizer", "too_long", "chat", "columns", "separator", "packing", "token_budget", "student_lora")
 
 
 def check_image_settings(settings: RunSettings) -> None:

@@ -46,7 +46,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "student_sampling",
         "teacher_sampling",
         "mixed_targets",
-        "back_translation",
         "student_lora",
         "max_new_tokens",
         "answers",
