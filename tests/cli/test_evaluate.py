@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.evaluate.record import Evaluation
+from limbeck.evaluate.record import SCHEMA, Evaluation
 
 from .conftest import Run, no_traceback, said_in_this_process
 
@@ -97,7 +97,7 @@ def test_tables_of_some_parts(limbeck: Run, work: Path) -> None:
 def test_scores_alone_without_options(limbeck: Run, work: Path) -> None:
     value = json.loads(limbeck("evaluate", "runs/teacher", "--json").out)
     assert [name for name in NOT_ASKED if value[name] is not None] == []
-    assert value["schema"] == 2
+    assert value["schema"] == SCHEMA
 
 
 def test_what_is_left_out_is_said(limbeck: Run, work: Path) -> None:
