@@ -149,6 +149,11 @@ class TokenSettings(Settings):
     answer: Literal["whole", "marked", "last_number", "gsm8k"] = Field(
         default="whole", description="What of a completion is its answer, for exact match."
     )
+    back_translation: str | None = Field(
+        default=None,
+        description="Have every training text with a label once more, translated there and back by two models, as in "
+        "there='FOLDER', back='FOLDER', keep='FILE.jsonl'.",
+    )
     student_lora: str | None = Field(
         default=None,
         description='Train adapters of low rank in the student and nothing else of it, as in "rank=8" or '

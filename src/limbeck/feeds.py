@@ -71,7 +71,17 @@ def read_data(settings: DataSettings) -> ImageData:
     )
 
 
-_FOR_TEXT = ("tokenizer", "too_long", "chat", "columns", "separator", "packing", "token_budget", "student_lora")
+_FOR_TEXT = (
+    "tokenizer",
+    "too_long",
+    "chat",
+    "columns",
+    "separator",
+    "packing",
+    "token_budget",
+    "student_lora",
+    "back_translation",
+)
 
 
 def check_image_settings(settings: RunSettings) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from accelerate import Accelerator
 
+from limbeck.back_translation import back_translated, parse_back_translation
 from limbeck.budget import check_budget
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
@@ -75,6 +76,10 @@ def _text(jobs: Sequence[Job], accelerator: Accelerator, say: Say) -> TokenData:
         text = job.data if isinstance(job.data, TextData) else read_text(job.settings)
     assert text is not None
     text = with_answers(job, text, say)
+    if job.settings.back_translation is not None:
+        asked = parse_back_translation(job.settings.back_translation)
+        with accelerator.main_process_first():
+            text = back_translated(text, asked, job.settings.max_length, accelerator.device, say)
     teachers = [] if parse_server(job.teacher) is not None else [job.teacher]
     return tokens_of(text, job.settings, [*teachers, *(each.student for each in jobs)])
 

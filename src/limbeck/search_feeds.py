@@ -54,7 +54,7 @@ _CHECKED = 256  # training queries on which a teacher is scored where there is n
 _NEEDS = frozenset({"labels", "logits", "embedding", "documents", "extra"})
 _NOT_FOR_SEARCH = (
     *("label_noise", "imbalance", "image_size", "views", "channels_last", "teacher_size", "teacher_budget"),
-    *("too_long", "chat", "columns", "separator", "packing", "token_budget", "student_lora"),
+    *("too_long", "chat", "columns", "separator", "packing", "token_budget", "student_lora", "back_translation"),
 )
 
 Model = str | nn.Module

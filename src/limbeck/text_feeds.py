@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from limbeck.back_translation import parse_back_translation
 from limbeck.config import RunSettings, TeacherSettings
 from limbeck.data import parse_view_sets
 from limbeck.data.text import EvalTokenBatches, TextData, TokenBatches, TokenData, TokenSplit, load_text, tokenised
@@ -61,6 +62,8 @@ def check_text_settings(settings: RunSettings) -> None:
     for name in _NOT_FOR_TEXT:
         if getattr(settings, name, None):
             raise SettingError(f"{name} is for images, and {settings.data} is text.")
+    if settings.back_translation is not None:
+        parse_back_translation(settings.back_translation)
     if settings.student_lora is not None:
         parse_lora(settings.student_lora)
     check_no_search(settings)

@@ -46,6 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "student_sampling",
         "teacher_sampling",
         "mixed_targets",
+        "back_translation",
         "student_lora",
         "max_new_tokens",
         "answers",
