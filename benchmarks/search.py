@@ -23,7 +23,7 @@ from _alone import parse, seconds_of
 from _rounds import Bar, Spread, machine, print_bars, print_facts, write_json
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.losses import MarginMSELoss
+from sentence_transformers.sentence_transformer.losses import MarginMSELoss
 from sentence_transformers.util import pairwise_cos_sim
 
 import limbeck

@@ -23,6 +23,9 @@ MERGED, ADAPTER = "merged", "adapter"
 FAILURE = "failure.json"
 EVALUATION = "evaluation.json"
 
+SEARCH_FIGURES = {"ndcg_10": "nDCG@10", "mrr_10": "MRR@10", "recall_100": "recall@100", "map": "MAP"}
+"""What figures of a search are called in results, and for people."""
+
 # How a run is started, not what it is: these may differ when it is resumed.
 _NOT_PART_OF_THE_RUN = {
     "resume",

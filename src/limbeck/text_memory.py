@@ -96,7 +96,8 @@ def read_all(
         if kept is not None:
             found = _written(kept, facts or {}, found, say)
     elif kept is not None:
-        say(f"cache       {kept.path}: {_bytes(found) / 1e6:,.1f} MB, read instead of asking {known.name}")
+        size = _bytes(found) / 4 * _DTYPES[kept.dtype].itemsize / 1e6
+        say(f"cache       {kept.path}: {size:,.1f} MB, read instead of asking {known.name}")
         _check(known, kept, found, batch_size, device)
     if fits(device, _bytes(found)):
         found = TextEmbeddings(found.queries.to(device), found.documents.to(device))

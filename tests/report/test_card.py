@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,9 @@ def test_a_card_without_facts_names_what_it_knows() -> None:
     named = model_card(make_result("kd()", 0, 0.9, student="convnet_tiny"), ["a", "b"])
     assert "create_model('convnet_tiny@student.safetensors', num_classes=2)" in snippet(named)
     assert "load_file" in snippet(model_card(make_result("kd()", 0, 0.9, student="Net"), None))
+
+
+def test_the_figure_that_chose_the_epoch_is_told() -> None:
+    card = model_card(replace(make_result("kd()", 0, 0.9), judged={"ndcg_10": 0.25}), None)
+    assert "| validation nDCG@10, best | 0.2500 |" in card
+    assert "| validation accuracy, of the best epoch |" in card

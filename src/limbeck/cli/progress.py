@@ -12,6 +12,7 @@ from rich.text import Text
 from limbeck.cli.output import Output
 from limbeck.cli.summary import duration, share
 from limbeck.engine.callbacks import Callback
+from limbeck.runs import SEARCH_FIGURES
 
 if TYPE_CHECKING:
     from limbeck.engine.loop import Loop
@@ -35,6 +36,7 @@ class Progress(Callback):
         self.live: Live | None = None
         self.metrics: dict[str, float] = {}
         self.accuracies: list[float] = []
+        self.judged: dict[str, list[float]] = {}
         self.started = self.printed = 0.0
         self.first_step = 0
 
@@ -56,7 +58,9 @@ class Progress(Callback):
             self._print()
 
     def on_epoch(self, loop: Loop, metrics: dict[str, float]) -> None:
-        self.accuracies = [v for name, v in metrics.items() if name.rpartition("/")[2] == "accuracy"] or self.accuracies
+        self.accuracies = _of(metrics, "accuracy") or self.accuracies
+        judged = {words: _of(metrics, name) for name, words in SEARCH_FIGURES.items()}
+        self.judged = {words: values for words, values in judged.items() if values} or self.judged
         # Where epochs take no time, a line for each would be all that is to be read.
         epoch, last = loop.position.epoch, loop.stages[loop.position.stage].epochs
         if epoch in (*_FIRST, last) or time.perf_counter() - self.printed >= _EPOCH_SECONDS:
@@ -106,8 +110,8 @@ class Progress(Callback):
             parts.append(f"{steps / elapsed * loop.batches.batch_size:,.0f} {loop.samples}/s{students}")
             parts.append(f"{duration(elapsed / steps * (total - done))} left")
         if self.accuracies:
-            low, high = share(min(self.accuracies)), share(max(self.accuracies))
-            parts.append(f"validation {high}" if low == high else f"validation {low} to {high}")
+            parts.append(f"validation {_range(self.accuracies)}")
+        parts += [f"{words} {_range(values)}" for words, values in self.judged.items()]
         if "loss" in self.metrics:  # last, as the longest: a narrow terminal cuts it
             parts.append(self._losses())
         return parts
@@ -129,3 +133,13 @@ class Progress(Callback):
     @staticmethod
     def _steps(loop: Loop) -> tuple[int, int]:
         return loop.position.step, sum(stage.epochs for stage in loop.stages) * len(loop.batches)
+
+
+def _of(metrics: dict[str, float], wanted: str) -> list[float]:
+    """A figure of all students, whose names stand before it."""
+    return [value for name, value in metrics.items() if name.rpartition("/")[2] == wanted]
+
+
+def _range(values: list[float]) -> str:
+    low, high = share(min(values)), share(max(values))
+    return high if low == high else f"{low} to {high}"

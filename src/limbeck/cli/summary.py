@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from limbeck.runs import Result
+from limbeck.runs import SEARCH_FIGURES, Result
 
 
 def share(value: float | None) -> str:
@@ -30,7 +30,7 @@ def figures(result: Result) -> Table:
     test, teacher_test = result.test or {}, result.teacher_test or {}
     rows: list[tuple[str, float | None, float | None]] = [
         ("validation accuracy, last", result.validation_last, None),
-        (f"validation accuracy, best{_at(result)}", result.validation_best, result.teacher_validation),
+        *_best(result),
         ("test nDCG@10", test.get("ndcg_10"), teacher_test.get("ndcg_10")),
         ("test MRR@10", test.get("mrr_10"), teacher_test.get("mrr_10")),
         ("test recall@100", test.get("recall_100"), teacher_test.get("recall_100")),
@@ -53,6 +53,17 @@ def figures(result: Result) -> Table:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
+
+
+def _best(result: Result) -> list[tuple[str, float | None, float | None]]:
+    """The figure that chose the epoch, and the accuracy there where that is another."""
+    accuracy = result.validation_best, result.teacher_validation
+    if not result.judged:
+        return [(f"validation accuracy, best{_at(result)}", *accuracy)]
+    chose = [
+        (f"validation {SEARCH_FIGURES[name]}, best{_at(result)}", value, None) for name, value in result.judged.items()
+    ]
+    return [(f"validation accuracy{_at(result)}", *accuracy), *chose]
 
 
 def _at(result: Result) -> str:

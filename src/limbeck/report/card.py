@@ -7,9 +7,7 @@ from typing import Any
 
 from limbeck.models.sources import sources
 from limbeck.networks import card_side
-from limbeck.runs import ENCODER, STUDENT, Result
-
-_SEARCH = {"ndcg_10": "nDCG@10", "mrr_10": "MRR@10", "recall_100": "recall@100", "map": "MAP"}
+from limbeck.runs import ENCODER, SEARCH_FIGURES, STUDENT, Result
 
 
 def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str, Any] | None = None) -> str:
@@ -103,7 +101,7 @@ def _figures(result: Result, documents_of: str | None = None) -> list[tuple[str,
         figures.append(("teacher's parameters", f"{result.teacher_parameters:,}"))
     if result.test:
         figures.append(("test accuracy", share(result.test["accuracy"])))
-    for name, words in _SEARCH.items():
+    for name, words in SEARCH_FIGURES.items():
         if result.test and name in result.test:
             figures.append((f"test {words}", f"{result.test[name]:.4f}"))
         if result.teacher_test and name in result.teacher_test:
@@ -116,6 +114,10 @@ def _figures(result: Result, documents_of: str | None = None) -> list[tuple[str,
         figures.append(("images the teacher was asked about, once each", f"{result.teacher_calls:,}"))
     figures += [
         ("validation accuracy, last", share(result.validation_last)),
-        ("validation accuracy, best", share(result.validation_best)),
+        (f"validation accuracy, {'of the best epoch' if result.judged else 'best'}", share(result.validation_best)),
+        *(
+            (f"validation {SEARCH_FIGURES[name]}, best", f"{value:.4f}")
+            for name, value in (result.judged or {}).items()
+        ),
     ]
     return [*figures, ("weights kept", f"{result.select} epoch"), ("training time", f"{result.seconds:.1f} s")]

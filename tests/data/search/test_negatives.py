@@ -34,7 +34,7 @@ def test_negatives_are_the_first_that_answer_nothing(data: SearchData) -> None:
         (3, "d7"): ["d1", "d2", "d5"],
     }
     assert (mined.relevant, mined.near, mined.few) == (3 + 3 + 1 + 1 + 2 + 2, 0, 0)
-    assert "6 examples" in str(mined)
+    assert str(mined) == "18 hard negatives for 6 examples; left out: 12 candidates that are relevant"
 
 
 def test_the_first_can_be_passed_over(data: SearchData) -> None:
@@ -53,6 +53,18 @@ def test_false_negatives_are_left_out(data: SearchData, limit: dict[str, Any], w
     scores = dict(zip(found.documents[0].tolist(), found.scores[0].tolist(), strict=True))
     assert example.scores == (8.0, *(scores[place] for place in example.negatives))
     assert mined.near == {"d3": 1, "d5": 2}[wanted[0]]
+    assert str(mined).endswith(f"{mined.near} that the teacher scores too near to the positive")
+
+
+def test_examples_that_got_none_are_told(data: SearchData) -> None:
+    """All candidates are too near: no example has a hard negative."""
+    found = found_of(data)
+    mined = hard_negatives(
+        data, data.training()[:1], found, 2, scores=found.scores, positive_scores=torch.full((1,), -9.0), margin=0.0
+    )
+    assert str(mined).startswith(
+        "0 hard negatives for 1 examples, of which 1 got fewer than were asked for; left out: "
+    )
 
 
 def test_settings_of_mining(data: SearchData) -> None:

@@ -167,11 +167,15 @@ def corpus_of(
         texts,
         tokenizer,
         similarity,
-        mined="" if mined is None else str(mined),
+        mined="" if mined is None else f"{mined}{_filled(pairs['train'])}",
         known=known or {},
         own_scores=own_scores,
         extra=extra,
     )
+
+
+def _filled(pairs: Pairs) -> str:
+    return f"; {pairs.random:,} random documents stand in" if pairs.random else ""
 
 
 def _behind_their_own(examples: Sequence[Example], mined: Sequence[Example]) -> tuple[Example, ...]:

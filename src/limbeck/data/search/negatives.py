@@ -27,9 +27,12 @@ class Mined:
     few: int
 
     def __str__(self) -> str:
+        count = sum(len(example.negatives) for example in self.examples)
+        few = f", of which {self.few:,} got fewer than were asked for" if self.few else ""
+        near = f", {self.near:,} that the teacher scores too near to the positive" if self.near else ""
         return (
-            f"{len(self.examples):,} examples with hard negatives, {self.few:,} of them with fewer than asked for; left out: "
-            f"{self.relevant:,} candidates that are relevant, {self.near:,} that the teacher scores too near to the positive"
+            f"{count:,} hard negatives for {len(self.examples):,} examples{few}; left out: {self.relevant:,} candidates that "
+            f"are relevant{near}"
         )
 
 
