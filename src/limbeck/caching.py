@@ -190,13 +190,13 @@ def find_or_write(
     """
     cache = find_cache(folder, identity)
     if cache is not None:
-        say(f"cache       {folder}: {cache.plan.bytes / 1e6:,.1f} MB, read instead of asking the teacher")
+        say(f"cache       {folder}: {_size(cache.plan.bytes)}, read instead of asking the teacher")
         return cache
     made = plan()
     layout = made.layout
     say(
         f"cache       {folder}: writing {', '.join(layout.shapes)} of {layout.samples:,} {what} in "
-        f"{layout.slots:,} view{'s' * (layout.slots != 1)} each, {made.bytes / 1e6:,.1f} MB"
+        f"{layout.slots:,} view{'s' * (layout.slots != 1)} each, {_size(made.bytes)}"
     )
     return write_cache(folder, made, batches, compute, batch_size=batch_size, on_progress=_Progress(say))
 
@@ -220,6 +220,10 @@ def beside_of(network: Network) -> str:
         return ""
     others = [f"{of_module(each.tapped.network)} of {each.preprocess!r}" for each in network.beside]
     return f"{network.rule.name}({network.rule}) with {', '.join(others)}"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
 class _Progress:

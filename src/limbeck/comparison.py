@@ -118,7 +118,8 @@ class _Comparison:
             if self._is_done(group):
                 continue
             if len(groups) > 1:
-                self.say(f"pass {number + 1}/{len(groups)}    {len(group)} students: {', '.join(group)}")
+                count = f"{len(group)} student{'s' * (len(group) != 1)}"
+                self.say(f"pass {number + 1}/{len(groups)}    {count}: {', '.join(group)}")
             self._teach(group, number)
         return Comparison(self.students, self.results, self.failures, self._tell(page), self._path)
 

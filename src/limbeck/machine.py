@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import shlex
 import sys
 import time
 from contextlib import suppress
@@ -27,10 +28,17 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command this process was started with."""
+    """The command this process was started with, quoted so that a shell reads it as it was given."""
     path = Path(sys.argv[0])
     program = f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
-    return " ".join([program, *(f"'{a}'" if any(c in a for c in " +*()") else a for a in sys.argv[1:])])
+    return " ".join([program, *(_quoted(argument) for argument in sys.argv[1:])])
+
+
+def _quoted(argument: str) -> str:
+    """Double quotes around single ones where a shell changes nothing between them, which is easier to read than shlex's."""
+    if "'" in argument and not set(argument) & set('"$`\\!'):
+        return f'"{argument}"'
+    return shlex.quote(argument)
 
 
 def now() -> str:

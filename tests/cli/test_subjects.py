@@ -151,3 +151,15 @@ def test_a_teacher_of_several_networks_is_found_from_where_the_run_was_started(
     (tmp_path / "runs" / "second" / STUDENT).unlink()
     (tmp_path / "runs" / "second").rename(tmp_path / "runs" / "gone")
     assert "is not here" in subjects([str(run)], None).remarks[0]
+
+
+def test_a_teacher_on_a_server_is_not_compared_with(make: Make) -> None:
+    server = "server:http://localhost:1/v1?model=tiny"
+    run = str(make("served", teacher=server))
+    found = subjects([run], None)
+    assert found.teacher is None
+    assert found.remarks == ("the runs' teacher is tiny on a server, so none is compared with; name --teacher.",)
+    assert subjects([run], "none").remarks == ()
+    for models, teacher in (([run], server), ([server], None)):
+        with pytest.raises(SettingError, match="asked about training texts alone"):
+            subjects(models, teacher)

@@ -57,3 +57,36 @@ def test_the_figure_that_chose_the_epoch_is_told() -> None:
     card = model_card(replace(make_result("kd()", 0, 0.9), judged={"ndcg_10": 0.25}), None)
     assert "| validation nDCG@10, best | 0.2500 |" in card
     assert "| validation accuracy, of the best epoch |" in card
+
+
+@pytest.mark.parametrize(
+    ("task", "tag", "loader"),
+    [
+        ("causal", "text-generation", "AutoModelForCausalLM"),
+        ("classification", "text-classification", "AutoModelForSequenceClassification"),
+    ],
+)
+def test_a_card_of_a_network_on_text_says_so(task: str, tag: str, loader: str) -> None:
+    facts = {"model": "hf:somebody/model", "modality": "text", "task": task}
+    card = model_card(make_result("kl()", 0, 0.9, student="hf:somebody/model"), None, facts)
+    assert f"tags: [{tag}, " in card
+    assert "image" not in card
+    code = snippet(card)
+    assert f'{loader}.from_pretrained("deploy/model")' in code
+    assert "limbeck export . --output deploy" in code
+
+
+def test_a_card_tells_what_a_language_model_answered() -> None:
+    test = {"count": 9, "accuracy": 0.5, "perplexity": 6.98, "exact_match": 0.25, "rouge_l": 0.125}
+    taught = test | {"exact_match": 0.75, "perplexity": 3.0}
+    facts = {"model": "llama(layers=1)", "modality": "text", "task": "causal"}
+    card = model_card(make_result("kl()", 0, 0.9, test=test, teacher_test=taught), None, facts)
+    for row in (
+        "| test exact match | 25.00% |",
+        "| teacher's test exact match | 75.00% |",
+        "| test ROUGE-L | 12.50% |",
+        "| test token accuracy | 50.00% |",
+        "| test perplexity | 6.98 |",
+        "| teacher's test perplexity | 3 |",
+    ):
+        assert row in card

@@ -146,9 +146,9 @@ def test_an_identity_is_of_the_contents(world: World) -> None:
         (
             {"views": "crop=1"},
             {},
-            "The augmentation: crop=1,flip at 8×8, all 18 views there, crop=1 at 8×8, all 9 views now",
+            "The augmentation: 'crop=1,flip at 8×8, all 18 views' there, 'crop=1 at 8×8, all 9 views' now",
         ),
-        ({"cycle": 18}, {}, "The augmentation: .*all 18 views there, .* 18 fixed views of each sample now"),
+        ({"cycle": 18}, {}, "The augmentation: .*all 18 views' there, .* 18 fixed views of each sample' now"),
         ({}, {"precision": "bf16"}, "The precision of the teacher's forward pass: fp32 there, bf16 now"),
         ({}, {"dtype": "fp32"}, "The stored dtype: fp16 there, fp32 now"),
         ({}, {"logits": "topk(k=5)"}, "How logits are stored: dense there, topk\\(5\\) now"),
@@ -172,7 +172,7 @@ def test_a_cache_of_something_else_is_refused_with_what_differs(
 
 def test_another_preprocessing_is_refused(world: World, written: Path) -> None:
     other = replace(world.identity(), preprocess="Preprocess(mean=(0.5,))")
-    with pytest.raises(CacheError, match=r"The teacher's preprocessing: Preprocess\(mean=\(0\.3.* now"):
+    with pytest.raises(CacheError, match=r"The teacher's preprocessing: 'Preprocess\(mean=\(0\.3.* now"):
         find_cache(written, other)
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from limbeck.config import DataSettings, QuerySettings, TokenSettings
 from limbeck.errors import SettingError
+from limbeck.servers import parse_server
 
 NO_TEACHER = "none"
 _TEACHER, _ONLY = "teacher", "model"
@@ -64,6 +65,11 @@ def subjects(
         raise SettingError(
             "name a network: a run folder, a weights file or NAME@FILE, as in 'limbeck evaluate runs/NAME'."
         )
+    for text in (*models, *([teacher] if teacher else [])):
+        if parse_server(text) is not None:
+            raise SettingError(
+                f"{text}: a model on a server is asked about training texts alone and cannot be evaluated."
+            )
     expanded = [_expanded(model) for model in models]
     # By their places, since a shell's runs/* names a run and the comparison that holds it.
     texts = list({_place(text): text for found, _ in expanded for text in found}.values())
@@ -202,6 +208,8 @@ def _teacher_of(
         named = ", ".join(sorted(map(str, told)))
         return None, (f"the runs have different teachers ({named}), so none is compared with; name --teacher.",)
     (one,) = told
+    if (server := parse_server(one.text)) is not None:
+        return None, (f"the runs' teacher is {server.model} on a server, so none is compared with; name --teacher.",)
     if not all(map(_is_here, _members(one.text))):
         return None, (f"the runs' teacher {one.text} is not here, so none is compared with; name --teacher.",)
     return one, ()

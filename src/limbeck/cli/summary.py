@@ -28,16 +28,17 @@ def figures(result: Result) -> Table:
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     test, teacher_test = result.test or {}, result.teacher_test or {}
+    accuracy = "token accuracy" if "perplexity" in test else "accuracy"
     rows: list[tuple[str, float | None, float | None]] = [
-        ("validation accuracy, last", result.validation_last, None),
-        *_best(result),
+        (f"validation {accuracy}, last", result.validation_last, None),
+        *_best(result, accuracy),
         ("test nDCG@10", test.get("ndcg_10"), teacher_test.get("ndcg_10")),
         ("test MRR@10", test.get("mrr_10"), teacher_test.get("mrr_10")),
         ("test recall@100", test.get("recall_100"), teacher_test.get("recall_100")),
         ("test MAP", test.get("map"), teacher_test.get("map")),
         ("test exact match", test.get("exact_match"), teacher_test.get("exact_match")),
         ("test ROUGE-L", test.get("rouge_l"), teacher_test.get("rouge_l")),
-        ("test accuracy", test.get("accuracy"), teacher_test.get("accuracy")),
+        (f"test {accuracy}", test.get("accuracy"), teacher_test.get("accuracy")),
         ("test agreement with the teacher", test.get("agreement"), None),
     ]
     for name, student, teacher in rows:
@@ -46,20 +47,21 @@ def figures(result: Result) -> Table:
             table.add_row(name, share(student), *((share(teacher), kept) if taught else ()))
     if "perplexity" in test:
         theirs = teacher_test.get("perplexity")
-        table.add_row("test perplexity", f"{test['perplexity']:.3g}", *((_number(theirs), "") if taught else ()))
+        table.add_row("test perplexity", _number(test["perplexity"]), *((_number(theirs), "") if taught else ()))
     table.add_row("parameters", f"{result.student_parameters:,}", *(_parameters(result) if taught else ()))
     return table
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    """Two decimals, as shares have; few digits of what is large."""
+    return "" if value is None else f"{value:.2f}" if value < 1000 else f"{value:.3g}"
 
 
-def _best(result: Result) -> list[tuple[str, float | None, float | None]]:
+def _best(result: Result, name_of_accuracy: str) -> list[tuple[str, float | None, float | None]]:
     """The figure that chose the epoch, and the accuracy there where that is another."""
     accuracy = result.validation_best, result.teacher_validation
     if not result.judged:
-        return [(f"validation accuracy, best{_at(result)}", *accuracy)]
+        return [(f"validation {name_of_accuracy}, best{_at(result)}", *accuracy)]
     chose = [
         (f"validation {SEARCH_FIGURES[name]}, best{_at(result)}", value, None) for name, value in result.judged.items()
     ]

@@ -9,6 +9,10 @@ from limbeck.models.sources import sources
 from limbeck.networks import card_side
 from limbeck.runs import ENCODER, SEARCH_FIGURES, STUDENT, Result
 
+_ANSWERS = {"exact_match": "exact match", "rouge_l": "ROUGE-L"}
+_TEXT = {"causal": "text-generation", "classification": "text-classification"}
+_CLASSES = {"causal": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
+
 
 def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str, Any] | None = None) -> str:
     """Markdown with front matter, in the form model hubs read: what it is, what it kept, how to load and remake it.
@@ -16,17 +20,24 @@ def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str
     ``facts`` is what the weights file says of itself (:func:`limbeck.networks.read_card`); with it the lines that load the
     network are complete.
     """
-    about = "sentence-similarity" if (facts or {}).get("modality") == "search" else "image-classification"
+    about = _about(facts or {})
     tags = [about, "knowledge-distillation", "limbeck"]
     lines = ["---", "library_name: limbeck", f"tags: [{', '.join(tags)}]", f"datasets: [{result.data}]", "---", ""]
     lines += [f"# {result.student} on {result.data}", ""]
     lines += [_story(result), "", "| figure | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _figures(result, (facts or {}).get("documents"))]
     lines += ["", "## Load it", "", "```python", *_loading(result, classes, facts), "```", ""]
-    lines += ["What is known of the input and of the classes is in the file's metadata under `limbeck`.", ""]
+    known = "tokens" if about == "text-generation" else "input and of the classes"
+    lines += [f"What is known of the {known} is in the file's metadata under `limbeck`.", ""]
     lines += ["## Make it again", "", "```", result.command, "```", ""]
     lines += [f"Seed {result.seed}; {', '.join(f'{k} {v}' for k, v in result.versions.items())}; {result.device}.", ""]
     return "\n".join(lines)
+
+
+def _about(facts: Mapping[str, Any]) -> str:
+    if facts.get("modality") == "text":
+        return _TEXT[facts["task"]]
+    return "sentence-similarity" if facts.get("modality") == "search" else "image-classification"
 
 
 def load_lines(
@@ -56,6 +67,13 @@ def _loading(result: Result, classes: Sequence[str] | None, facts: Mapping[str, 
     if facts.get("modality") == "search":
         loading = f'encoder = SentenceTransformer("{ENCODER}")  # the folder beside this file'
         return ["from sentence_transformers import SentenceTransformer", "", loading, 'encoder.encode_query("…")']
+    if facts.get("modality") == "text":
+        auto = _CLASSES[facts["task"]]
+        lines = [
+            "# First, in a shell in this folder: limbeck export . --output deploy",
+            f"from transformers import {auto}",
+        ]
+        return [*lines, "", f'network = {auto}.from_pretrained("deploy/model")']
     model = facts.get("model", result.student)
     if not _has_a_name(model):
         lines = ["from safetensors.torch import load_file", "", f"# network: the {model} of the training, made anew"]
@@ -99,22 +117,33 @@ def _figures(result: Result, documents_of: str | None = None) -> list[tuple[str,
         figures.append(("documents", f"those of {documents_of}; this encoder is of queries alone"))
     if result.teacher_parameters:
         figures.append(("teacher's parameters", f"{result.teacher_parameters:,}"))
+    test, theirs = result.test or {}, result.teacher_test or {}
+    accuracy = "token accuracy" if "perplexity" in test else "accuracy"
+    for name, words in _ANSWERS.items():
+        if name in test:
+            figures.append((f"test {words}", share(test[name])))
+        if name in theirs:
+            figures.append((f"teacher's test {words}", share(theirs[name])))
     if result.test:
-        figures.append(("test accuracy", share(result.test["accuracy"])))
+        figures.append((f"test {accuracy}", share(result.test["accuracy"])))
     for name, words in SEARCH_FIGURES.items():
         if result.test and name in result.test:
             figures.append((f"test {words}", f"{result.test[name]:.4f}"))
         if result.teacher_test and name in result.teacher_test:
             figures.append((f"teacher's test {words}", f"{result.teacher_test[name]:.4f}"))
     if result.teacher_test:
-        figures.append(("teacher's test accuracy", share(result.teacher_test["accuracy"])))
+        figures.append((f"teacher's test {accuracy}", share(result.teacher_test["accuracy"])))
+    if "perplexity" in test:
+        figures.append(("test perplexity", f"{test['perplexity']:.4g}"))
+    if "perplexity" in theirs:
+        figures.append(("teacher's test perplexity", f"{theirs['perplexity']:.4g}"))
     if result.test and "agreement" in result.test:
         figures.append(("agreement with the teacher", share(result.test["agreement"])))
     if result.teacher_calls is not None:
         figures.append(("images the teacher was asked about, once each", f"{result.teacher_calls:,}"))
     figures += [
-        ("validation accuracy, last", share(result.validation_last)),
-        (f"validation accuracy, {'of the best epoch' if result.judged else 'best'}", share(result.validation_best)),
+        (f"validation {accuracy}, last", share(result.validation_last)),
+        (f"validation {accuracy}, {'of the best epoch' if result.judged else 'best'}", share(result.validation_best)),
         *(
             (f"validation {SEARCH_FIGURES[name]}, best", f"{value:.4f}")
             for name, value in (result.judged or {}).items()

@@ -115,8 +115,8 @@ def _shared(row: MethodRow) -> str:
 
 
 def _plain(stat: Stat) -> str:
-    spread = "" if stat.std is None else f" ± {stat.std:.2g}"
-    return f"{stat.mean:.3g}{spread}"
+    spread = "" if stat.std is None else f" ± {stat.std:.2f}"
+    return f"{stat.mean:.2f}{spread}" if stat.mean < 1000 else f"{stat.mean:.3g}"
 
 
 def _share_column(title: str, help_: str, pick: Callable[[MethodRow], Stat | None], signed: bool = False) -> Column:

@@ -294,7 +294,8 @@ def check_same(folder: Path, stored: Identity, wanted: Identity) -> None:
 
 
 def _short(value: object) -> str:
-    return re.sub(rf"\b([0-9a-f]{{{_DIGITS}}})[0-9a-f]{{20,}}\b", r"\1…", str(value))
+    short = re.sub(rf"\b([0-9a-f]{{{_DIGITS}}})[0-9a-f]{{20,}}\b", r"\1…", str(value))
+    return f"'{short}'" if ", " in short else short
 
 
 def spot_check(

@@ -14,6 +14,7 @@ Extraction = Literal["whole", "marked", "last_number", "gsm8k"]
 _MARK = "####"
 # A sign belongs to a number only where no digit or letter stands before it: 5-3 ends in 3.
 _NUMBER = re.compile(r"(?:(?<![\w.)])[-−])?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_FILLED_UP = re.compile(r"[-+]?0\d")
 
 
 def whole(text: str) -> str | None:
@@ -54,7 +55,8 @@ EXTRACTIONS: Mapping[Extraction, Extract] = {
 def same_answer(one: str | None, other: str | None) -> bool:
     """Whether two answers are equal: as numbers where both are (42, 42.0 and 42. are one), as text otherwise.
 
-    None is equal to nothing, also not to None.
+    Digits after a zero in front (007) are text: in a sum that is written ones first, 001 is a hundred and 1 is one. None is
+    equal to nothing, also not to None.
     """
     if one is None or other is None:
         return False
@@ -63,6 +65,8 @@ def same_answer(one: str | None, other: str | None) -> bool:
 
 
 def _decimal(text: str) -> Decimal | None:
+    if _FILLED_UP.match(text.strip()):
+        return None
     try:
         value = Decimal(text.strip().replace(",", "").replace("$", "").removesuffix("."))
     except InvalidOperation:
