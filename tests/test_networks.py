@@ -110,6 +110,9 @@ def test_a_run_folder_or_a_file_of_ours_names_its_network(data: ImageData, tmp_p
 def test_what_is_no_run_or_no_file_of_ours_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="a folder without student"):
         resolve(str(tmp_path))
+    (tmp_path / "config.json").touch()
+    with pytest.raises(SettingError, match=f"named hf:{tmp_path}"):
+        resolve(str(tmp_path))
     save_file({"w": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(SettingError, match="does not say which network"):
         resolve(str(tmp_path / "foreign.safetensors"))

@@ -120,7 +120,8 @@ def resolve(model: str) -> str:
     path = Path(model).expanduser()
     if path.is_dir():
         if not (path / STUDENT).is_file():
-            raise SettingError(f"{model} is a folder without {STUDENT}; name the folder of a finished run.")
+            published = f" One of Hugging Face is named hf:{model}." if (path / "config.json").is_file() else ""
+            raise SettingError(f"{model} is a folder without {STUDENT}; name the folder of a finished run.{published}")
         path = path / STUDENT
     elif path.suffix != ".safetensors" or not path.is_file():
         return model
