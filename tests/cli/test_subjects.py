@@ -151,3 +151,10 @@ def test_a_teacher_of_several_networks_is_found_from_where_the_run_was_started(
     (tmp_path / "runs" / "second" / STUDENT).unlink()
     (tmp_path / "runs" / "second").rename(tmp_path / "runs" / "gone")
     assert "is not here" in subjects([str(run)], None).remarks[0]
+
+
+@pytest.mark.parametrize("teacher", ["cross:folder", "cross:folder(pairs='batch')", "scores"])
+def test_a_teacher_that_scores_pairs_is_left_out(make: Make, teacher: str) -> None:
+    found = subjects([str(make("student", teacher=teacher))], None)
+    assert found.teacher is None
+    assert "scores pairs" in found.remarks[0]
