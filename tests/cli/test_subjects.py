@@ -163,3 +163,10 @@ def test_a_teacher_on_a_server_is_not_compared_with(make: Make) -> None:
     for models, teacher in (([run], server), ([server], None)):
         with pytest.raises(SettingError, match="asked about training texts alone"):
             subjects(models, teacher)
+
+
+@pytest.mark.parametrize("teacher", ["cross:folder", "cross:folder(pairs='batch')", "scores"])
+def test_a_teacher_that_scores_pairs_is_left_out(make: Make, teacher: str) -> None:
+    found = subjects([str(make("student", teacher=teacher))], None)
+    assert found.teacher is None
+    assert "scores pairs" in found.remarks[0]

@@ -81,7 +81,7 @@ def subjects(
     # Where there is nothing else they are what is meant.
     known = {name: text for name, text in known.items() if _place(text) not in teachers} or known
     configs = {name: configs[name] for name in known}
-    classifiers = {name: str(config["student_classifier"]) for name, config in configs.items() if _has_own(config)}
+    classifiers = {name: str(own) for name, config in configs.items() if (own := config.get("student_classifier"))}
     return Subjects(
         models=known,
         methods={name: method for name, text in known.items() if (method := _method(Path(text).expanduser()))},
@@ -92,10 +92,6 @@ def subjects(
         sizes={_TEACHER: told.size} if told and told.size else {},
         plugins=tuple(dict.fromkeys(str(name) for config in configs.values() for name in config.get("plugins") or ())),
     )
-
-
-def _has_own(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("student_classifier"))
 
 
 def _expanded(model: str) -> tuple[list[str], list[str]]:
@@ -193,6 +189,8 @@ def _teacher_of(
     known: Mapping[str, str], configs: Mapping[str, Mapping[str, Any]]
 ) -> tuple[_Teacher | None, tuple[str, ...]]:
     """The one teacher of the runs that have one, and what to say where it cannot be used."""
+    from limbeck.modalities.search_networks import is_encoder
+
     told = {
         _Teacher(
             _each_from_its_place(str(config["teacher"]), known[name], config),
@@ -210,6 +208,8 @@ def _teacher_of(
     (one,) = told
     if (server := parse_server(one.text)) is not None:
         return None, (f"the runs' teacher is {server.model} on a server, so none is compared with; name --teacher.",)
+    if not is_encoder(one.text):
+        return None, (f"the runs' teacher {one.text} scores pairs and cannot search, so none is compared with.",)
     if not all(map(_is_here, _members(one.text))):
         return None, (f"the runs' teacher {one.text} is not here, so none is compared with; name --teacher.",)
     return one, ()
