@@ -57,15 +57,15 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if value < 1000 else f"{value:.3g}"
 
 
-def _best(result: Result, name_of_accuracy: str) -> list[tuple[str, float | None, float | None]]:
+def _best(result: Result, accuracy: str) -> list[tuple[str, float | None, float | None]]:
     """The figure that chose the epoch, and the accuracy there where that is another."""
-    accuracy = result.validation_best, result.teacher_validation
+    found = result.validation_best, result.teacher_validation
     if not result.judged:
-        return [(f"validation {name_of_accuracy}, best{_at(result)}", *accuracy)]
+        return [(f"validation {accuracy}, best{_at(result)}", *found)]
     chose = [
         (f"validation {SEARCH_FIGURES[name]}, best{_at(result)}", value, None) for name, value in result.judged.items()
     ]
-    return [(f"validation accuracy{_at(result)}", *accuracy), *chose]
+    return [(f"validation {accuracy}{_at(result)}", *found), *chose]
 
 
 def _at(result: Result) -> str:
