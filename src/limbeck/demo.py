@@ -75,12 +75,12 @@ _DEMOS = {
             "answers": 300,
             "batch_size": 32,
         },
-        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 13, "lr": 0.001},
+        of_teacher={"model": "llama(layers=2, width=128, heads=4)", "epochs": 22, "lr": 0.001},
         of_students={
             "student": "llama(layers=2, width=64, heads=4)",
             # Writing takes its time.
             "seeds": 1,
-            "epochs": 8,
+            "epochs": 6,
             "lr": 0.002,
             "objectives": [],
             "baselines": False,
