@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from limbeck.models.language.lora import with_lora
+from limbeck.models.language.lora import adapters_of, with_lora
 from limbeck.signals import Signals
 from limbeck.taps import Tapped
 
@@ -33,13 +33,7 @@ class AdaptedTeacher(nn.Module):
         with_lora(tapped.network, rank)
         # In a tuple, where torch does not look for modules: what the teacher holds is not trained, moved or saved here.
         self._tapped = (tapped,)
-        adapters = {
-            # A dot would part the name of a module.
-            path.replace(".", "/"): nn.ModuleList([getattr(module, "lora_A"), getattr(module, "lora_B")])  # noqa: B009
-            for path, module in tapped.network.named_modules()
-            if hasattr(module, "lora_A")
-        }
-        self.networks = nn.ModuleList([nn.ModuleDict(adapters)])
+        self.networks = nn.ModuleList([adapters_of(tapped.network)])
 
     def forward(self, inputs: Any, student: Signals) -> Tensor:
         said: Signals = self._tapped[0](inputs)

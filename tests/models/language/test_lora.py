@@ -11,6 +11,7 @@ from torch import nn
 from limbeck.errors import MissingExtraError, SettingError, WeightsError
 from limbeck.models.language import (
     adapter_state,
+    adapters_of,
     create_language_model,
     embedding_of,
     has_adapters,
@@ -144,6 +145,8 @@ def test_a_new_classifier_learns_and_the_old_one_stays(make):
     assert torch.equal(logits(other), logits(adapted))
     with without_adapters(adapted):
         assert torch.equal(logits(adapted), whole)
+    learnt = {p.data_ptr() for p in adapted.parameters() if p.requires_grad}
+    assert {p.data_ptr() for p in adapters_of(network).parameters() if p.requires_grad} == learnt
 
 
 @pytest.mark.parametrize("first", [True, False])

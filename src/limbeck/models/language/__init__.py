@@ -6,6 +6,7 @@ from limbeck.models.language.folder import WrittenFolder, write_folder
 from limbeck.models.language.layers import keep_layers, layers_of
 from limbeck.models.language.lora import (
     adapter_state,
+    adapters_of,
     has_adapters,
     load_adapter_state,
     merged,
@@ -23,6 +24,7 @@ __all__ = [
     "PrunedModel",
     "WrittenFolder",
     "adapter_state",
+    "adapters_of",
     "context_of",
     "create_language_model",
     "embedding_of",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from limbeck.errors import LimbeckError, SettingError, check_number, check_whole, unknown_name
 from limbeck.expression import parse_call
 from limbeck.files import atomic_folder
-from limbeck.models.language.lora import adapter_config, adapter_state, with_lora
+from limbeck.models.language.lora import adapter_config, adapter_state, adapters_of, with_lora
 
 SETTING = "student_lora"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -97,7 +97,7 @@ class Adapters:
         self._network, self._learning, self._inside = network, learning, True
         self._kept: dict[str, Tensor] = {}
         self._config: dict[str, Any] = adapter_config(self._wrapper)
-        self.module = _alone(network)
+        self.module = adapters_of(network)
 
     @property
     def parameters(self) -> int:
@@ -150,16 +150,3 @@ class Adapters:
 
 def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set) else str(getattr(value, "value", value))
-
-
-def _alone(network: nn.Module) -> nn.Module:
-    """The parts of a network that learn beside its frozen weights, each by the path of its layer."""
-    parts: dict[str, nn.Module] = {}
-    for path, module in network.named_modules():
-        # A dot would part the name of a module.
-        name = path.replace(".", "/")
-        if hasattr(module, "lora_A"):
-            parts[name] = nn.ModuleList([getattr(module, "lora_A"), getattr(module, "lora_B")])  # noqa: B009
-        elif hasattr(module, "modules_to_save"):
-            parts[name] = getattr(module, "modules_to_save")  # noqa: B009
-    return nn.ModuleDict(parts)

@@ -92,6 +92,22 @@ def has_adapters(network: nn.Module) -> bool:
     return any(hasattr(module, "lora_A") for module in network.modules())
 
 
+def adapters_of(network: nn.Module) -> nn.ModuleDict:
+    """What learns beside a network's frozen weights: its adapters, and a classifier that trains, by the path of their layer.
+
+    They are the network's own modules, and no others: their parameters and ``state_dict`` are a small part of its. A path has
+    ``/`` for its dots, which would part the name of a module.
+    """
+    parts: dict[str, nn.Module] = {}
+    for path, module in network.named_modules():
+        name = path.replace(".", "/")
+        if hasattr(module, "lora_A"):
+            parts[name] = nn.ModuleList([getattr(module, "lora_A"), getattr(module, "lora_B")])  # noqa: B009
+        elif hasattr(module, "modules_to_save"):
+            parts[name] = getattr(module, "modules_to_save")  # noqa: B009
+    return nn.ModuleDict(parts)
+
+
 def merged(network: nn.Module) -> nn.Module:
     """A copy without adapters that computes the same: ``W + (alpha / rank) B A`` in their place, all of it trainable.
 
