@@ -116,7 +116,7 @@ class BudgetedTeaching(Teaching):
         super().__init__(teacher, needs, around)
 
     def keep_in(self, folder: Path | None, *, begun: bool) -> None:
-        """Name the folder for the answers, None for one that is deleted at the end; ``begun``: whether training has begun.
+        """Name the folder for the answers, None for one that is deleted at the end.
 
         Raises:
             SettingError: several processes have no folder in common.

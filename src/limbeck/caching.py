@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -14,7 +15,6 @@ from limbeck.errors import CacheError, SettingError
 from limbeck.feeds import Feeds, unchanged_batches
 from limbeck.fingerprint import of_module
 from limbeck.matching import Names
-from limbeck.modalities import Text
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
 from limbeck.teachers import CachedTeacher, Identity, Teacher, find_cache, identify, plan_cache, spot_check, write_cache
@@ -27,26 +27,24 @@ _SAID_EVERY = 10.0  # seconds
 
 
 def check_cachable(settings: TeacherSettings, feeds: Feeds, needs: frozenset[str]) -> None:
-    """Check that a cache can serve these data and objectives, where one is asked for.
+    """Check that a cache can serve these images and objectives, where one is asked for.
 
     Raises:
         SettingError: the data are a user's own loader, which tells neither samples nor views.
         CacheError: feature maps are needed, and the settings do not ask for keeping them.
     """
-    if settings.teacher_cache is None:
-        return
-    if isinstance(feeds.modality, Text):
-        if feeds.modality.views:
-            raise SettingError(
-                f"teacher_cache keeps what the teacher says of each text as it is, and augment is '{feeds.modality.views}'."
-            )
-    elif feeds.data is None:
+    if settings.teacher_cache is not None and feeds.data is None:
         raise SettingError(
             "teacher_cache: a loader of your own tells neither its samples nor their views; give the data by name, or as "
             "ImageData."
         )
+    check_maps(settings, needs)
+
+
+def check_maps(settings: TeacherSettings, needs: frozenset[str]) -> None:
+    """Raise CacheError where feature maps are needed, and a cache is asked for without them."""
     maps = _maps(needs)
-    if maps and not settings.cache_features:
+    if settings.teacher_cache is not None and maps and not settings.cache_features:
         raise CacheError(
             f"the objectives need the teacher's {' and '.join(maps)}, which a teacher cache keeps only with "
             "cache_features (they are large); or train without teacher_cache."
@@ -66,8 +64,27 @@ def _maps(needs: frozenset[str]) -> list[str]:
     return [name for name in _MAPS if name in needs or (name == "features" and "stages" in needs)]
 
 
+class SplitCaches(Protocol):
+    """The caches of one teacher and one data set, of whatever kind."""
+
+    def of_training(self, needs: frozenset[str], names: Sequence[Names]) -> Teacher:
+        """The teacher of the training batches, from the cache, which is written first where there is none.
+
+        Args:
+            needs: of all objectives. names: what each student's objectives call the teacher's maps.
+
+        Raises:
+            CacheError: the cache is of something else, damaged, or does not hold what is needed.
+        """
+        ...
+
+    def of_evaluation(self, name: str) -> CachedTeacher | None:
+        """The teacher of a split without augmentation; its logits alone are kept. None where nothing is kept of it."""
+        ...
+
+
 class Caches:
-    """The caches in one folder, of one teacher and one data set.
+    """The caches of images in one folder, of one teacher and one data set.
 
     compute: the teacher's signals for a batch, live.
     """
@@ -90,14 +107,7 @@ class Caches:
         self.device, self.say = device, say
 
     def of_training(self, needs: frozenset[str], names: Sequence[Names]) -> Teacher:
-        """The teacher of the training batches, from the cache, which is written first where there is none.
-
-        Args:
-            needs: of all objectives. names: what each student's objectives call the teacher's maps.
-
-        Raises:
-            CacheError: the cache is of something else, damaged, or does not hold what is needed.
-        """
+        """See :meth:`SplitCaches.of_training`."""
         batches = self.batches
         teacher = self._teacher("train", self.data.train, batches, self._keep(needs), self.settings.cache_logits)
         require(teacher, needs, names)
@@ -119,7 +129,7 @@ class Caches:
         return ["logits", *(["embedding"] if self.network.tapped.classifier else []), *_maps(needs)]
 
     def of_evaluation(self, name: str) -> CachedTeacher | None:
-        """The teacher of a split without augmentation; its logits alone are kept. None where there is no such split."""
+        """See :meth:`SplitCaches.of_evaluation`; None where there is no such split."""
         split = {"validation": self.data.val, "test": self.data.test}.get(name)
         if split is None:
             return None

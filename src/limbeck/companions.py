@@ -14,7 +14,6 @@ from limbeck.adapted import AdaptedTeacher
 from limbeck.data.seeds import mix
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.job import Plan
-from limbeck.modalities import Text
 from limbeck.networks import Network, checkpoint_gradients
 from limbeck.objectives.companions import SAME, Adapted, Branches, Peers
 from limbeck.signals import Signals
@@ -121,8 +120,7 @@ class Companionship:
         return made
 
     def _adapted(self, asked: Adapted) -> AdaptedTeacher:
-        if not isinstance(self._around.feeds.modality, Text):
-            raise SettingError("adapters in the teacher are for language models, and the data are no text.")
+        self._around.feeds.modality.check_adapted_teacher()
         assert self._teacher is not None, "objectives that ask for it need a teacher"
         if self._teacher.beside:
             raise SettingError("adapters are put into one teacher, and there are several; name one of them.")

@@ -130,9 +130,10 @@ def loop_of(
     isolate: bool = False,
 ) -> Loop:
     """The loop that trains these students in one pass."""
+    teacher = session.teacher if any(member.plan.needs_teacher for member in members) else NoTeacher()
     return Loop(
         learners=[member.learner for member in members],
-        teacher=session.teacher if any(member.plan.needs_teacher for member in members) else NoTeacher(),
+        teacher=teacher,
         teacher_task=session.teacher_task,
         batches=session.around.feeds.train,
         validation=session.around.feeds.validation,
@@ -144,6 +145,7 @@ def loop_of(
         checkpoint_path=checkpoint,
         isolate=isolate,
         author=session.author_of(members),
+        adversary=session.around.feeds.modality.adversary(teacher, session.teacher_task),
         samples=session.around.feeds.modality.samples,
         callbacks=callbacks,
     )

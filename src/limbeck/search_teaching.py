@@ -9,12 +9,12 @@ from torch import nn
 from limbeck.caching import check_search_cache
 from limbeck.combination import Combination
 from limbeck.cross_taps import CrossTapped
+from limbeck.data.search import SearchCorpus
 from limbeck.errors import SettingError
 from limbeck.evaluate import Score, score
 from limbeck.feeds import Few
 from limbeck.job import Plan
 from limbeck.matching import Names
-from limbeck.modalities import Search
 from limbeck.networks import Network
 from limbeck.pair_taps import PairTapped
 from limbeck.signals import Signals
@@ -31,9 +31,19 @@ class SearchTeaching(Teaching):
 
     A cross-encoder scores each query's own documents in the same way, once. With ``teacher_cache`` both are kept in files
     there, for later runs. Teachers that score pairs cannot search a collection, and answer to training batches alone.
+
+    Args:
+        corpus: the run's collection.
     """
 
-    def __init__(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> None:
+    def __init__(
+        self,
+        corpus: SearchCorpus,
+        teacher: str | nn.Module | Combination,
+        needs: frozenset[str],
+        around: Surroundings,
+    ) -> None:
+        self._corpus = corpus
         super().__init__(teacher, needs, around)
         self._has_read = False
         tapped = self.network.tapped
@@ -51,12 +61,12 @@ class SearchTeaching(Teaching):
 
     def of_probe(self, seen: Seen) -> Signals:
         told = super().of_probe(seen)
-        if self._modality.corpus.own_scores:
+        if self._corpus.own_scores:
             self.classes = seen.batch.inputs.document.shape[1]  # among which chance chooses
         return told
 
     def lend_documents(self, student: Network) -> None:
-        """Have a student search the teacher's documents, and encode queries alone.
+        """See :meth:`Teaching.lend_documents`.
 
         Raises:
             SettingError: the teacher is none that embeds, or several, or the widths differ.
@@ -97,12 +107,6 @@ class SearchTeaching(Teaching):
                 f"            it reads {count} · {each} = {count * each:,} pairs for their embeddings in every step"
             )
 
-    @property
-    def _modality(self) -> Search:
-        modality = self._around.feeds.modality
-        assert isinstance(modality, Search)
-        return modality
-
     def _check_cache(self) -> None:
         check_search_cache(self._around.distill)
 
@@ -123,7 +127,7 @@ class SearchTeaching(Teaching):
         if self._has_read:
             return
         self._has_read = True
-        around, corpus = self._around, self._modality.corpus
+        around, corpus = self._around, self._corpus
         with around.accelerator.autocast():
             for number, network in enumerate(self.network.all, 1):
                 tapped = network.tapped

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.config import TeacherSettings
-from limbeck.data.text import TextData
+from limbeck.data.text import TextData, TokenData
 from limbeck.distributed import rank
 from limbeck.errors import SettingError, TeacherError
 from limbeck.evaluate import Score
 from limbeck.job import Job, Plan, plan_of
 from limbeck.matching import Names
-from limbeck.modalities import Text
 from limbeck.networks import Network
 from limbeck.policies import Fixed, TeacherText, parse_policy, parse_sampling
 from limbeck.servers import Client, Server, parse_server
@@ -95,20 +94,18 @@ def with_answers(job: Job, text: TextData, say: Say) -> TextData:
 class ServedTeaching(Teaching):
     """A server that tells log-probabilities of texts that exist. It never sees validation and test.
 
+    Args:
+        data: the run's texts, for language models.
+
     Raises:
         LimbeckError: the server does not answer, or does not tell log-probabilities of prompts.
     """
 
     on_test = False
+    writes_first = True
 
-    def __init__(self, teacher: Server, needs: frozenset[str], around: Surroundings) -> None:
-        modality = around.feeds.modality
-        if not isinstance(modality, Text) or modality.data.task != "causal":
-            raise SettingError(
-                f"teacher: a server of language models reads and writes text, and {around.feeds.name} is none."
-            )
-        self._around, self._needs = around, needs
-        self._data = data = modality.data
+    def __init__(self, data: TokenData, teacher: Server, needs: frozenset[str], around: Surroundings) -> None:
+        self._around, self._needs, self._data = around, needs, data
         self._scorer = Scorer(Client(teacher, around.distill.teacher_key), data.tokenizer, data.vocabulary)
         name = f"server:{teacher.model}"
         self.network = Network(name, Tapped(_Elsewhere(name)), nn.Identity())
@@ -149,7 +146,7 @@ class ServedTeaching(Teaching):
         told = {"cache_logits": TopK(self._server.logprobs).text, "cache_check": 0, "batch_size": self._server.parallel}
         kept: TeacherSettings = around.distill.model_copy(update=told)
         caches = TextCaches(
-            kept, around.feeds, self.network, self._said, around.device, around.say, teacher=self._identity
+            kept, self._data, self.network, self._said, around.device, around.say, teacher=self._identity
         )
         teacher = caches.of_training(frozenset[str]().union(*(plan.needs for plan in plans)), names)
         if scorer.fewer or scorer.unknown:

@@ -13,11 +13,10 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from limbeck.authoring import Author
-from limbeck.budget import ANSWERS, BudgetedTeaching, check_views, without_samples
+from limbeck.budget import ANSWERS, check_views, without_samples
 from limbeck.companions import Companionship
 from limbeck.config import RunSettings
 from limbeck.data.seeds import mix
-from limbeck.engine.adversary import check_range
 from limbeck.engine.fastest import Layout, agreed, fastest_layout, forward_pass, together, training_step
 from limbeck.engine.learner import Learner
 from limbeck.engine.memory import Footprint, footprint, give_back_memory
@@ -28,19 +27,14 @@ from limbeck.errors import SettingError
 from limbeck.evaluate import Score
 from limbeck.job import Job, Plan, plan_of
 from limbeck.matching import Names, connect, constants
-from limbeck.modalities import Search, Text
 from limbeck.modalities.base import Examined
 from limbeck.networks import Network, checkpoint_gradients, share_preprocess
-from limbeck.policies import Fixed, parse_policy
+from limbeck.policies import parse_policy
 from limbeck.random_state import RandomState
 from limbeck.run_data import data_of, feeds_of
 from limbeck.runs import RunFolder
-from limbeck.search_teaching import SearchTeaching
-from limbeck.served import ServedTeaching
-from limbeck.servers import parse_server
 from limbeck.signals import Signals
 from limbeck.tasks.base import Seen, Task
-from limbeck.tasks.vision import VisionTask
 from limbeck.teachers import NoTeacher, Teacher
 from limbeck.teaching import EMBEDDED, Say, Surroundings, Teaching
 
@@ -109,12 +103,7 @@ class Session:
     def _teaching(self, job: Job, needs: frozenset[str]) -> Teaching | None:
         if job.teacher is None:
             return None
-        if (server := parse_server(job.teacher)) is not None:
-            return ServedTeaching(server, needs, self.around)
-        searches = isinstance(self.around.feeds.modality, Search)
-        budgeted = job.distill.teacher_budget is not None
-        kind = BudgetedTeaching if budgeted else SearchTeaching if searches else Teaching
-        return kind(job.teacher, needs, self.around)
+        return self.around.feeds.modality.teaching(job.teacher, needs, self.around)
 
     def close(self) -> None:
         """Take the taps off the networks, which are then as they were given."""
@@ -144,11 +133,12 @@ class Session:
         Raises:
             LimbeckError: it cannot, or the answers of a run that has begun are gone.
         """
-        if isinstance(self.teaching, BudgetedTeaching):
-            self.teaching.keep_in(None if runs is None else runs.path / ANSWERS, begun=begun)
-            if runs is not None:
-                # Everything else is checked, and what the calls give is the new run's.
-                runs.settle()
+        if self.teaching is None or self.around.distill.teacher_budget is None:
+            return
+        self.teaching.keep_in(None if runs is None else runs.path / ANSWERS, begun=begun)
+        if runs is not None:
+            # Everything else is checked, and what the calls give is the new run's.
+            runs.settle()
 
     def score_teacher(self) -> Score | None:
         """The teacher's score on the validation split, or on some training samples without one; None without a teacher.
@@ -240,7 +230,7 @@ class Session:
             network = replace(network, preprocess=share_preprocess(other, network))
         self._students.append(network)
         if job.distill.documents == "teacher":
-            assert isinstance(self.teaching, SearchTeaching)
+            assert self.teaching is not None
             self.teaching.lend_documents(network)
         if settings.gradient_checkpointing:
             checkpoint_gradients(network.tapped.network, network.name)
@@ -275,10 +265,8 @@ class Session:
                 stage.objective.set_training_labels(labels)
         for stage in stages:
             if self.teaching is not None and (attack := stage.objective.attack) is not None:
-                task = self.teacher_task
-                if not isinstance(task, VisionTask):
-                    raise SettingError(f"'{stage.objective}' attacks images, and the data are none.")
-                check_range(attack, task, self.around.probe)
+                around = self.around
+                around.feeds.modality.check_attack(attack, self.teacher_task, around.probe, str(stage.objective))
         ours, said = student
         theirs, told = teacher
         said = replace(said, constants=constants(ours, self.around.probe, ours.tapped.paths["preactivations"]))
@@ -293,13 +281,12 @@ class Session:
             SettingError: the policy does not fit the data, the teacher or the number of students.
         """
         policy = parse_policy(members[0].job.distill.policy)
-        modality = self.around.feeds.modality
-        if policy == Fixed() or isinstance(self.teaching, ServedTeaching):
+        if self.teaching is not None and self.teaching.writes_first:
             return None
-        assert isinstance(modality, Text)
-        assert len(members) == 1, "a student that writes has a pass of its own"
         teacher = None if self.teaching is None else self.teaching.network
-        return modality.author(policy, members[0].network, teacher, members[0].job.distill)
+        author = self.around.feeds.modality.author(policy, members[0].network, teacher, members[0].job.distill)
+        assert author is None or len(members) == 1, "a student that writes has a pass of its own"
+        return author
 
     def examined_teacher(self, score: Score) -> tuple[Score, Examined]:
         """The teacher's score on the test split, and what else it did there, which is looked at once."""

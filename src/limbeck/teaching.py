@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from limbeck import losses
-from limbeck.caching import Caches, check_cachable
+from limbeck.caching import Caches, SplitCaches, check_cachable
 from limbeck.combination import Combination, check_same_classes, open_teacher
 from limbeck.config import RunSettings, TeacherSettings
 from limbeck.errors import NonFiniteError, SettingError, TapError, TeacherError
@@ -23,7 +24,6 @@ from limbeck.evaluate import Score, score
 from limbeck.feeds import Feeds, every_sample
 from limbeck.job import Plan
 from limbeck.matching import Names
-from limbeck.modalities import Text
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
 from limbeck.tasks.base import Seen, Task
@@ -37,11 +37,11 @@ from limbeck.teachers import (
     check_above_chance,
 )
 from limbeck.teachers.inference import for_inference
-from limbeck.text_caching import TextCaches
 
 logger = logging.getLogger("limbeck")
 
 Say = Callable[[str], None]
+Compute = Callable[[Batch], Signals]
 
 EMBEDDED = frozenset({"embedding", "classifier", "embedding_map"})
 """What a network gives only where its classifier is tapped."""
@@ -78,7 +78,7 @@ class Teaching:
     """The teacher that all students of a session have.
 
     network: with the networks beside it, where it is several. classes: how many it tells apart. on_test: whether it answers to
-    the validation and test splits too.
+    the validation and test splits too. writes_first: whether the texts that it writes are written before the training.
 
     Args:
         needs: what the students' objectives need of it.
@@ -88,6 +88,7 @@ class Teaching:
     """
 
     on_test = True
+    writes_first = False
 
     def __init__(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> None:
         self._around, self._needs = around, needs
@@ -229,6 +230,17 @@ class Teaching:
         needs = frozenset[str]().union(*(plan.needs for plan in plans))
         return self._caches(training=True).of_training(needs, names)
 
+    def keep_in(self, folder: Path | None, *, begun: bool) -> None:
+        """Name the folder for answers that a run pays for; ``begun``: whether its training has begun. Here none are."""
+
+    def lend_documents(self, student: Network) -> None:
+        """Have a student search the teacher's documents, and encode queries alone.
+
+        Raises:
+            SettingError: the teacher has none that this student could search.
+        """
+        raise SettingError(f"documents=teacher is for search, and {self._around.feeds.name} is none.")
+
     def close(self) -> None:
         """Let go of what was kept for the session alone."""
 
@@ -273,10 +285,12 @@ class Teaching:
         same = task == self._around.task_of(self.network)
         return lambda inputs, batch: teacher.signals(inputs if same else task.inputs(batch), batch)
 
-    def _caches(self, *, training: bool) -> Caches | TextCaches:
-        around, compute = self._around, partial(self._live, training=training)
-        kind = TextCaches if isinstance(around.feeds.modality, Text) else Caches
-        return kind(around.distill, around.feeds, self.network, compute, around.device, around.say)
+    def _caches(self, *, training: bool) -> SplitCaches:
+        return self._caches_of(partial(self._live, training=training))
+
+    def _caches_of(self, compute: Compute) -> SplitCaches:
+        around = self._around
+        return Caches(around.distill, around.feeds, self.network, compute, around.device, around.say)
 
     def _prepare_rule(self) -> None:
         """Tell a rule that asks for it how hard each training sample is for each teacher."""

@@ -10,13 +10,11 @@ import torch
 
 from limbeck.caching import beside_of, find_or_write
 from limbeck.config import TeacherSettings
-from limbeck.data.text import TokenSplit
+from limbeck.data.text import TokenData, TokenSplit
 from limbeck.data.text.collate import Collate
 from limbeck.errors import CacheError
-from limbeck.feeds import Feeds
 from limbeck.fingerprint import of_module, of_tensors, of_words
 from limbeck.matching import Names
-from limbeck.modalities import Text
 from limbeck.networks import Network
 from limbeck.signals import Batch, Signals
 from limbeck.teachers import (
@@ -43,7 +41,7 @@ Say = Callable[[str], None]
 
 
 class TextCaches:
-    """The cache of the training texts in one folder; as :class:`limbeck.caching.Caches`.
+    """The cache of the training texts in one folder; by the protocol :class:`limbeck.caching.SplitCaches`.
 
     compute: the teacher's signals for a batch, live. teacher: what tells it from others, in words and digits; found out from
     its weights when not given; one that is told is asked about no more than a batch again after the run was cut off.
@@ -52,7 +50,7 @@ class TextCaches:
     def __init__(
         self,
         settings: TeacherSettings,
-        feeds: Feeds,
+        data: TokenData,
         network: Network,
         compute: Callable[[Batch], Signals],
         device: torch.device,
@@ -61,17 +59,12 @@ class TextCaches:
         teacher: str | None = None,
     ) -> None:
         assert settings.teacher_cache is not None
-        assert isinstance(feeds.modality, Text)
         self.folder: Path = settings.teacher_cache / "train"
-        self.settings, self.data, self.network, self.compute = settings, feeds.modality.data, network, compute
+        self.settings, self.data, self.network, self.compute = settings, data, network, compute
         self.device, self.say, self.teacher = device, say, teacher
 
     def of_training(self, needs: frozenset[str], names: Sequence[Names]) -> Teacher:
-        """The teacher of the training texts, from the cache, which is written first where there is none.
-
-        Raises:
-            CacheError: the cache is of something else, damaged, or does not hold what is needed.
-        """
+        """See :meth:`limbeck.caching.SplitCaches.of_training`."""
         maps = sorted({path for each in names for paths in each.values() for path in paths.values()})
         if maps:
             raise CacheError(

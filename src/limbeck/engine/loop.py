@@ -31,8 +31,7 @@ from limbeck.machine import now
 from limbeck.signals import Batch, Batches, Signals, not_finite
 from limbeck.taps import evaluating
 from limbeck.tasks.base import Seen, Task
-from limbeck.tasks.vision import VisionTask
-from limbeck.teachers.frozen import FrozenTeacher, Teacher
+from limbeck.teachers.frozen import Teacher
 
 Judged = dict[str, float] | None
 """A judge's figure by its name."""
@@ -77,6 +76,7 @@ class Loop:
         isolate: whether a learner that fails (a loss that is not finite, out of memory) ends alone, with its ``failure``
             set, instead of ending the loop. When all have failed the loop ends with the last one's error.
         author: writes the texts that teacher and student see, where these are not the data's; for one learner alone.
+        adversary: attacks the teacher for objectives that ask for it.
         samples: what samples are called in messages.
     """
 
@@ -96,16 +96,14 @@ class Loop:
         checkpoint_path: Path | None = None,
         isolate: bool = False,
         author: Author | None = None,
+        adversary: Adversary | None = None,
         samples: str = "images",
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.learners, self.teacher, self.teacher_task = list(learners), teacher, teacher_task
-        self.adversary = None
-        if isinstance(teacher, FrozenTeacher) and isinstance(teacher_task, VisionTask):
-            self.adversary = Adversary(teacher, teacher_task)
         self.batches, self.validation, self.settings, self.classes = batches, validation, settings, classes
         self.accelerator, self.isolate, self.callbacks = accelerator, isolate, list(callbacks)
-        self.author, self.samples, self.judge = author, samples, judge
+        self.author, self.adversary, self.samples, self.judge = author, adversary, samples, judge
         self.folder, self.checkpoint_path = folder, checkpoint_path
         self.device: torch.device = accelerator.device
         self.position, self.stop = Position(), False

@@ -154,7 +154,7 @@ def _open(model: Model, who: str, modality: Modality, probe: Batch, look: Look, 
     several = isinstance(model, Combination) or (isinstance(model, str) and parse_combination(model) is not None)
     if several and who != TEACHER:
         raise SettingError(f"{who}: {model} are several networks, which a teacher may be and a student cannot.")
-    if several and not isinstance(modality, Images):
+    if several and not modality.combines:
         raise SettingError(
             f"{who}: {model} are several networks, which are evaluated on images alone; name one of them."
         )

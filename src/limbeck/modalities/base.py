@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from limbeck.config import RunSettings
+from limbeck.authoring import Author
+from limbeck.combination import Combination
+from limbeck.config import DistillSettings, RunSettings
+from limbeck.engine.adversary import Adversary
 from limbeck.errors import SettingError
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
 from limbeck.models.language import Adapters
 from limbeck.models.spec import ModelSpec
 from limbeck.networks import Network
+from limbeck.objectives.base import Attack
+from limbeck.policies import Fixed, Policy
 from limbeck.runs import RunFolder
+from limbeck.servers import parse_server
 from limbeck.signals import Batch
 from limbeck.tasks.base import Task
+from limbeck.teachers import Teacher
+
+if TYPE_CHECKING:  # it knows the feeds, which know what kind of data they are of
+    from limbeck.teaching import Surroundings, Teaching
 
 
 @dataclass(frozen=True)
@@ -29,47 +40,50 @@ class Examined:
     details: Any = None
 
 
-def by_accuracy_alone(settings: RunSettings, samples: str) -> None:
-    """Raise SettingError where weights are to be selected by a figure that such samples have not."""
-    if settings.validate_by != "accuracy":
-        raise SettingError(
-            f"validate_by={settings.validate_by} is for collections that are searched, not for {samples}."
-        )
-
-
-class Modality(Protocol):
+class Modality(ABC):
     """One kind of data, with the facts of one data set.
 
-    samples: what samples are called in messages, in the plural. predictions: what is predicted, in the plural.
+    What only some kinds have is refused here, or is nothing; a kind that has it says so by its own method.
+
+    combines: whether a teacher of several networks can be evaluated on such data.
     """
 
-    @property
-    def samples(self) -> str: ...
+    combines: ClassVar[bool] = False
 
     @property
-    def predictions(self) -> str: ...
+    @abstractmethod
+    def samples(self) -> str:
+        """What samples are called in messages, in the plural."""
 
     @property
+    @abstractmethod
+    def predictions(self) -> str:
+        """What is predicted, in the plural."""
+
+    @property
+    @abstractmethod
     def usual_epochs(self) -> int | None:
         """Passes over the data where the user does not say; None where nobody knows."""
-        ...
 
+    @abstractmethod
     def facts(self) -> str | None:
         """The data in a line for the user; None where nothing is known."""
-        ...
 
     def labels_by_index(self) -> Tensor | None:
         """(N,) int64 label of each training sample by its index; None where they are not known."""
-        ...
+        return None
+
+    # -- networks ------------------------------------------------------------------------------------------------------
 
     @staticmethod
+    @abstractmethod
     def spec(model: str) -> ModelSpec:
         """The parts of the text that names a network: a run's folder, a weights file, or a name.
 
         Raises SettingError where the text cannot be read.
         """
-        ...
 
+    @abstractmethod
     def open(
         self,
         model: str | nn.Module,
@@ -86,24 +100,61 @@ class Modality(Protocol):
 
         ``lora``: adapters that alone are to learn in it, as the setting ``student_lora`` writes them; of text alone.
         """
-        ...
 
+    @abstractmethod
     def task(self, network: Network, *, channels_last: bool) -> Task:
         """How a network sees a batch."""
-        ...
+
+    # -- teaching ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def teaching(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> Teaching:
+        """The teacher of the students of a session, opened and checked. ``needs``: what their objectives need of it.
+
+        Raises LimbeckError: what is wrong with it, or a teacher that such data cannot have.
+        """
+
+    def author(
+        self, policy: Policy, student: Network, teacher: Network | None, settings: DistillSettings
+    ) -> Author | None:
+        """Who writes the texts of a run with this policy; None where they are the data's.
+
+        Raises SettingError where the policy does not fit the data, the teacher or the other settings.
+        """
+        if policy != Fixed():
+            raise SettingError(f"policy: {policy} says which text is seen, and the data are {self.samples}.")
+        return None
+
+    def adversary(self, teacher: Teacher, task: Task) -> Adversary | None:
+        """What attacks the teacher for objectives that ask for it; None where it cannot be attacked."""
+        return None
+
+    def check_attack(self, attack: Attack, task: Task, probe: Batch, who: str) -> None:
+        """Raise SettingError where an attack does not fit the data. ``task``: the teacher's. ``who``: the objective."""
+        raise SettingError(f"'{who}' attacks images, and the data are none.")
+
+    def check_adapted_teacher(self) -> None:
+        """Raise SettingError where a teacher on such data cannot be given adapters."""
+        raise SettingError("adapters in the teacher are for language models, and the data are no text.")
+
+    # -- what comes of a run -------------------------------------------------------------------------------------------
 
     def examine(
         self, opened: Network, network: nn.Module, score: Score, settings: RunSettings, device: torch.device
     ) -> Examined:
         """More about a network that got this score on the test split. ``opened``: as it was opened, for training."""
-        ...
+        return Examined()
 
     def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:
         """What selects a student's weights on the validation split; None for the accuracy alone.
 
         Raises SettingError where the settings ask for what this data has not.
         """
-        ...
+        if settings.validate_by != "accuracy":
+            raise SettingError(
+                f"validate_by={settings.validate_by} is for collections that are searched, not for {self.samples}."
+            )
+        return None
 
     def write(
         self,
@@ -115,10 +166,16 @@ class Modality(Protocol):
     ) -> None:
         """Write into a run's folder what comes with its student: ``network``, with what it and its teacher did on the test.
 
-        ``adapters``: those that it learnt with, which are in its weights by now.
+        ``adapters``: those that it learnt with, which are in its weights by now. The weights are written by the run.
         """
-        ...
+        return
 
+    @abstractmethod
     def card(self, name: str, network: Network) -> dict[str, str]:
         """What a weights file says of itself; ``name`` is the text that makes the network."""
-        ...
+
+
+def check_not_served(teacher: object, name: str) -> None:
+    """Raise SettingError for a teacher on a server, on data of this name that no language model writes on."""
+    if parse_server(teacher) is not None:
+        raise SettingError(f"teacher: a server of language models reads and writes text, and {name} is none.")

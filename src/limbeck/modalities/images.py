@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from limbeck.config import RunSettings
+from limbeck.combination import Combination
 from limbeck.data import ImageData
-from limbeck.evaluate import Score
-from limbeck.evaluate.judge import Judge
-from limbeck.modalities.base import Examined, by_accuracy_alone
-from limbeck.models.language import Adapters
+from limbeck.engine.adversary import Adversary, check_range
+from limbeck.modalities.base import Modality, check_not_served
 from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import Network, card, open_network, resolve
-from limbeck.runs import RunFolder
+from limbeck.objectives.base import Attack
 from limbeck.signals import Batch
+from limbeck.tasks.base import Task
 from limbeck.tasks.vision import VisionTask
+from limbeck.teachers import FrozenTeacher, Teacher
+
+if TYPE_CHECKING:
+    from limbeck.teaching import Surroundings, Teaching
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Modality):
     """See :class:`~limbeck.modalities.Modality`. data: None for a user's own loaders, of which nothing is known.
 
     views: how training images are augmented, for the log.
     """
+
+    combines: ClassVar[bool] = True
 
     data: ImageData | None
     views: str = ""
@@ -84,24 +90,21 @@ class Images:
     def task(self, network: Network, *, channels_last: bool) -> VisionTask:
         return VisionTask(network.preprocess, channels_last)
 
-    def examine(
-        self, opened: Network, network: nn.Module, score: Score, settings: RunSettings, device: torch.device
-    ) -> Examined:
-        return Examined()
+    def teaching(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> Teaching:
+        from limbeck.budget import BudgetedTeaching
+        from limbeck.teaching import Teaching
 
-    def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:
-        by_accuracy_alone(settings, self.samples)
-        return None
+        check_not_served(teacher, around.feeds.name)
+        kind = Teaching if around.distill.teacher_budget is None else BudgetedTeaching
+        return kind(teacher, needs, around)
 
-    def write(
-        self,
-        folder: RunFolder,
-        network: nn.Module,
-        student: Examined | None,
-        teacher: Examined | None,
-        adapters: Adapters | None = None,
-    ) -> None:
-        """Weights are all there is."""
+    def adversary(self, teacher: Teacher, task: Task) -> Adversary | None:
+        assert isinstance(task, VisionTask)
+        return Adversary(teacher, task) if isinstance(teacher, FrozenTeacher) else None
+
+    def check_attack(self, attack: Attack, task: Task, probe: Batch, who: str) -> None:
+        assert isinstance(task, VisionTask)
+        check_range(attack, task, probe)
 
     def card(self, name: str, network: Network) -> dict[str, str]:
         return card(name, self.data, network.preprocess)

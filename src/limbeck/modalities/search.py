@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from limbeck.combination import Combination
 from limbeck.config import RunSettings
 from limbeck.cross_taps import CrossTapped, GivenScores
 from limbeck.data.search import KnownTexts, SearchCorpus, tokenizer_facts
@@ -17,7 +19,7 @@ from limbeck.errors import LimbeckError, SettingError
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
 from limbeck.evaluate.search import check_same_similarity
-from limbeck.modalities.base import Examined
+from limbeck.modalities.base import Examined, Modality, check_not_served
 from limbeck.modalities.search_networks import DOCUMENTS_OF, SCORES, cross_of, is_encoder, opened, reading_of, spec_of
 from limbeck.models.encoders import Encoder, encoder_of, open_cross_encoder
 from limbeck.models.language import Adapters
@@ -30,9 +32,12 @@ from limbeck.signals import Batch
 from limbeck.taps import evaluating
 from limbeck.tasks.search import SearchTask
 
+if TYPE_CHECKING:
+    from limbeck.teaching import Surroundings, Teaching
+
 
 @dataclass(frozen=True)
-class Search:
+class Search(Modality):
     """See :class:`~limbeck.modalities.Modality`.
 
     max_length: tokens of the longest text. batch_size: pairs that a cross-encoder reads at a time. embed_chunk: texts that
@@ -70,9 +75,6 @@ class Search:
                 f"            {cut:,} documents are cut at {corpus.student.documents.max_length} of the student's tokens"
             )
         return "\n".join(lines)
-
-    def labels_by_index(self) -> Tensor | None:
-        return None
 
     @staticmethod
     def spec(model: str) -> ModelSpec:
@@ -137,6 +139,12 @@ class Search:
     def task(self, network: Network, *, channels_last: bool) -> SearchTask:
         tapped = network.tapped
         return SearchTask(isinstance(tapped, PairTapped) and tapped.of_teacher)
+
+    def teaching(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> Teaching:
+        from limbeck.search_teaching import SearchTeaching
+
+        check_not_served(teacher, around.feeds.name)
+        return SearchTeaching(self.corpus, teacher, needs, around)
 
     def examine(
         self, opened: Network, network: nn.Module, score: Score, settings: RunSettings, device: torch.device

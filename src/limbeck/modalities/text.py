@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from limbeck.answering import answers_of, figures_of, side_by_side
 from limbeck.authoring import Author, author_of
+from limbeck.combination import Combination
 from limbeck.config import DistillSettings, RunSettings
 from limbeck.data.text import TokenData
 from limbeck.errors import DataError, LimbeckError, SettingError, WeightsError
 from limbeck.evaluate import Score
-from limbeck.evaluate.judge import Judge
-from limbeck.modalities.base import Examined, by_accuracy_alone
+from limbeck.modalities.base import Examined, Modality, check_not_served
 from limbeck.models.language import (
     Adapters,
     Lora,
@@ -29,18 +30,22 @@ from limbeck.models.language import (
 )
 from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import CARD, Network, resolve
-from limbeck.policies import Policy, parse_sampling
+from limbeck.policies import Fixed, Policy, parse_sampling
 from limbeck.runs import ADAPTER, MERGED, TEST_ANSWERS, RunFolder
+from limbeck.servers import parse_server
 from limbeck.signals import Batch
 from limbeck.taps import evaluating
 from limbeck.tasks.text import TextTask
 from limbeck.token_taps import TokenTapped, language_classifier
 
+if TYPE_CHECKING:
+    from limbeck.teaching import Surroundings, Teaching
+
 _LARGEST = 700.0  # nats of which a float holds the exponential
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Modality):
     """See :class:`~limbeck.modalities.Modality`.
 
     max_new_tokens: what is written after the longest prompt; 0 where nothing is. views: how training texts are seen, where
@@ -77,9 +82,6 @@ class Text:
             lines += [f"            {names[name]}: {line}" for line in report.lines()[1:]]
         lines += [f"            views {self.views}"] * bool(self.views)
         return "\n".join(lines)
-
-    def labels_by_index(self) -> Tensor | None:
-        return None
 
     @staticmethod
     def spec(model: str) -> ModelSpec:
@@ -169,13 +171,26 @@ class Text:
     def task(self, network: Network, *, channels_last: bool) -> TextTask:
         return TextTask()
 
-    def author(self, policy: Policy, student: Network, teacher: Network | None, settings: DistillSettings) -> Author:
-        """Who writes the texts of a run with this policy.
+    def teaching(self, teacher: str | nn.Module | Combination, needs: frozenset[str], around: Surroundings) -> Teaching:
+        server = parse_server(teacher)
+        if server is not None and self._causal:
+            from limbeck.served import ServedTeaching
 
-        Raises:
-            SettingError: the policy does not fit the data, the teacher or the other settings.
-        """
+            return ServedTeaching(self.data, server, needs, around)
+        from limbeck.text_teaching import TextTeaching
+
+        check_not_served(teacher, around.feeds.name)
+        return TextTeaching(self.data, self.views, teacher, needs, around)
+
+    def check_adapted_teacher(self) -> None:
+        """A language model can, and a classifier of text too."""
+
+    def author(
+        self, policy: Policy, student: Network, teacher: Network | None, settings: DistillSettings
+    ) -> Author | None:
         data = self.data
+        if policy == Fixed():
+            return None
         if not self._causal or data.text.kind == "text":
             raise SettingError(f"policy: {policy} answers prompts, and {data.name} has none.")
         if settings.packing:
@@ -201,10 +216,6 @@ class Text:
         answers = answers_of(network, self.data, settings, device)
         perplexity = math.exp(score.nll) if score.nll < _LARGEST else math.inf
         return Examined({"perplexity": perplexity, **figures_of(answers, settings)}, answers)
-
-    def judge(self, settings: RunSettings, device: torch.device) -> Judge | None:
-        by_accuracy_alone(settings, self.samples)
-        return None
 
     def write(
         self,
