@@ -13,13 +13,12 @@ from torch import nn
 
 from limbeck.combination import Combination, parse_combination, rule_of
 from limbeck.data import ImageData
-from limbeck.data.search import SearchData, search_of
-from limbeck.data.text import TextData, text_of
 from limbeck.distillation import default_name, run
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import SettingError
 from limbeck.feeds import read_data
 from limbeck.job import Distilled, Job, Loaders, plan_of
+from limbeck.modalities import modality_of
 from limbeck.models import create_model
 from limbeck.models.spec import parse_spec
 from limbeck.networks import resolve
@@ -124,12 +123,10 @@ def _check_sizes(job: Job, names: Sequence[str]) -> None:
         raise SettingError(
             "assistants are networks by name, which need data by name too, or an ImageData; a loader tells no classes."
         )
-    spec = job.settings.data
-    if isinstance(job.data, TextData | SearchData):
-        return
-    if job.data is None and (text_of(spec) is not None or search_of(spec) is not None):
+    if not modality_of(job.data, job.settings.data).quickly_made:
         return  # language models by name may be gigabytes of weights; the order is the user's word
     data = read_data(job.settings) if job.data is None else job.data
+    assert isinstance(data, ImageData)
     sizes = [_size(model, data) for model in (teacher, *names)]
     called = [teacher if isinstance(teacher, str) else "the teacher", *names]
     for (above, size), (name, own) in pairwise(zip(called, sizes, strict=True)):

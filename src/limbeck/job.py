@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 from limbeck.combination import Combination, teacher_name
 from limbeck.config import DistillSettings, RunSettings, TrainSettings
 from limbeck.data import ImageData
-from limbeck.data.search import SearchData, search_of
+from limbeck.data.search import SearchData
 from limbeck.data.text import TextData
 from limbeck.engine.trainable import Stage
 from limbeck.errors import SettingError
+from limbeck.modalities import modality_of
 from limbeck.objectives import CE, Contrastive, Objective, WeightedSum, parse_objective
 from limbeck.objectives.companions import Companions
 from limbeck.runs import Result
@@ -155,8 +156,7 @@ def job_of(settings: TrainSettings | DistillSettings) -> Job:
 
 def alone(data: ImageData | TextData | SearchData | Loaders | None, setting: str) -> Objective:
     """What a network learns on labels alone: cross-entropy, and in search the contrast of a query's document with others."""
-    searches = isinstance(data, SearchData) or (data is None and search_of(setting) is not None)
-    return Contrastive() if searches else CE()
+    return modality_of(data, setting).alone()
 
 
 def objective_of(

@@ -27,11 +27,11 @@ from limbeck.errors import SettingError
 from limbeck.evaluate import Score
 from limbeck.job import Job, Plan, plan_of
 from limbeck.matching import Names, connect, constants
+from limbeck.modalities import modality_of
 from limbeck.modalities.base import Examined
 from limbeck.networks import Network, checkpoint_gradients, share_preprocess
 from limbeck.policies import parse_policy
 from limbeck.random_state import RandomState
-from limbeck.run_data import data_of, feeds_of
 from limbeck.runs import RunFolder
 from limbeck.signals import Signals
 from limbeck.tasks.base import Seen, Task
@@ -80,8 +80,9 @@ class Session:
 
     def __init__(self, plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> None:
         job = next((plan.job for plan in plans if plan.job.teacher is not None), plans[0].job)
-        self._data = data_of([job, *(plan.job for plan in plans)], accelerator, say)
-        feeds = feeds_of(self._data, job.settings, accelerator.device)
+        self._kind = modality_of(job.data, job.settings.data)
+        self._data = self._kind.read([job, *(plan.job for plan in plans)], accelerator, say)
+        feeds = self._kind.feeds(self._data, job.settings, accelerator.device)
         if (facts := feeds.modality.facts()) is not None:
             say(f"data        {facts}")
         probe = next(iter(feeds.train.epoch(0))).to(accelerator.device)
@@ -125,7 +126,7 @@ class Session:
         """Give the training data the order and views of these settings from now on."""
         around = self.around
         if settings.data_seed != around.settings.data_seed:
-            around.feeds, around.settings = feeds_of(self._data, settings, around.device), settings
+            around.feeds, around.settings = self._kind.feeds(self._data, settings, around.device), settings
 
     def keep_answers(self, runs: RunFolder | None, *, begun: bool) -> None:
         """A teacher with a budget keeps what it says in the run's folder; ``begun``: whether the run's training has begun.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from limbeck.config import RunSettings
-from limbeck.data.search import search_of
-from limbeck.data.text import TextData, text_of
 from limbeck.evaluate.opening import Data
-from limbeck.feeds import read_data
+from limbeck.modalities import modality_of
 
 
 def read_evaluated(settings: RunSettings, students: Sequence[str], teacher: str | None) -> Data:
@@ -17,23 +15,5 @@ def read_evaluated(settings: RunSettings, students: Sequence[str], teacher: str 
     Raises:
         LimbeckError: what is wrong with it, or networks of text whose tokenizers differ.
     """
-    if text_of(settings.data) is not None:
-        from limbeck.text_feeds import check_same_tokens, check_text_settings, read_text, tokens_of
-
-        check_text_settings(settings)
-        text = read_text(settings)
-        assert isinstance(text, TextData)
-        networks = [*([teacher] if teacher else []), *students]
-        data = tokens_of(text, settings, networks)
-        check_same_tokens(data, networks)
-        return data
-    if search_of(settings.data) is not None:
-        from limbeck.search_feeds import check_search_settings, read_search, search_corpus
-
-        check_search_settings(settings, ())
-        found = read_search(settings)
-        assert found is not None
-        # The whole collection is searched: nothing is mined or drawn for a batch.
-        plain = {"negatives": 0, "mining": "random", "extra_queries": None}
-        return search_corpus(*found, settings.model_copy(update=plain), teacher, list(students))
-    return read_data(settings)
+    data: Data = modality_of(None, settings.data).evaluated(settings, students, teacher)
+    return data

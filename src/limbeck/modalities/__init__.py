@@ -5,4 +5,12 @@ from limbeck.modalities.images import Images
 from limbeck.modalities.search import Search
 from limbeck.modalities.text import Text
 
-__all__ = ["Images", "Modality", "Search", "Text"]
+__all__ = ["Images", "Modality", "Search", "Text", "modality_of"]
+
+# Images are what no other kind claims, names of data sets among them.
+_KINDS: tuple[type[Modality], ...] = (Text, Search, Images)
+
+
+def modality_of(data: object, setting: str) -> type[Modality]:
+    """The kind of some data as they were given or read, or, where these are None, of those that a data setting names."""
+    return next(kind for kind in _KINDS if kind.claims(data, setting))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from limbeck.authoring import Author
@@ -20,6 +21,7 @@ from limbeck.evaluate.judge import Judge
 from limbeck.models.language import Adapters
 from limbeck.models.spec import ModelSpec
 from limbeck.networks import Network
+from limbeck.objectives import CE, Objective
 from limbeck.objectives.base import Attack
 from limbeck.policies import Fixed, Policy
 from limbeck.runs import RunFolder
@@ -28,7 +30,9 @@ from limbeck.signals import Batch
 from limbeck.tasks.base import Task
 from limbeck.teachers import Teacher
 
-if TYPE_CHECKING:  # it knows the feeds, which know what kind of data they are of
+if TYPE_CHECKING:  # these know what kind of data they are of
+    from limbeck.feeds import Feeds
+    from limbeck.job import Job
     from limbeck.teaching import Surroundings, Teaching
 
 
@@ -45,10 +49,48 @@ class Modality(ABC):
 
     What only some kinds have is refused here, or is nothing; a kind that has it says so by its own method.
 
-    combines: whether a teacher of several networks can be evaluated on such data.
+    combines: whether a teacher of several networks can be evaluated on such data. quickly_made: whether networks by name are
+    small enough to be made for their size alone.
     """
 
     combines: ClassVar[bool] = False
+    quickly_made: ClassVar[bool] = False
+
+    # -- the data ------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    @abstractmethod
+    def claims(data: object, setting: str) -> bool:
+        """Whether data as they were given or read are of this kind; where they are None, those that a setting names."""
+
+    @staticmethod
+    @abstractmethod
+    def read(jobs: Sequence[Job], accelerator: Accelerator, say: Callable[[str], None]) -> Any:
+        """The data of the first job, read and, where it is text or a collection, as tokens of the networks of all jobs.
+
+        Raises LimbeckError: what is wrong with the data, or with a setting that is for data of another kind.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def feeds(data: Any, settings: RunSettings, device: torch.device) -> Feeds:
+        """The streams of batches that these settings make of what :meth:`read` gave.
+
+        Raises LimbeckError where the settings do not fit the data.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def evaluated(settings: RunSettings, students: Sequence[str], teacher: str | None) -> Any:
+        """The data that the settings of an evaluation name, for networks that are named by texts.
+
+        Raises LimbeckError: what is wrong with it, or networks that cannot be compared on it.
+        """
+
+    @staticmethod
+    def alone() -> Objective:
+        """What a network learns from such data without a teacher: the labels."""
+        return CE()
 
     @property
     @abstractmethod

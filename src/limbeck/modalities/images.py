@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from limbeck.combination import Combination
+from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.engine.adversary import Adversary, check_range
 from limbeck.modalities.base import Modality, check_not_served
@@ -21,6 +24,8 @@ from limbeck.tasks.vision import VisionTask
 from limbeck.teachers import FrozenTeacher, Teacher
 
 if TYPE_CHECKING:
+    from limbeck.feeds import Feeds
+    from limbeck.job import Job, Loaders
     from limbeck.teaching import Surroundings, Teaching
 
 
@@ -32,9 +37,47 @@ class Images(Modality):
     """
 
     combines: ClassVar[bool] = True
+    quickly_made: ClassVar[bool] = True
 
     data: ImageData | None
     views: str = ""
+
+    @staticmethod
+    def claims(data: object, setting: str) -> bool:
+        return True
+
+    @staticmethod
+    def read(jobs: Sequence[Job], accelerator: Accelerator, say: Callable[[str], None]) -> ImageData | Loaders:
+        from limbeck.budget import check_budget
+        from limbeck.feeds import check_image_settings, read_data
+        from limbeck.job import Loaders
+
+        job = jobs[0]
+        data, budget = job.data, job.distill.teacher_budget
+        check_budget(job.distill, loader=isinstance(data, Loaders))
+        if isinstance(data, Loaders):
+            return data
+        check_image_settings(job.settings)
+        if isinstance(data, ImageData):
+            return data if budget is None else data.limited(budget)
+        settings = job.settings if budget is None else job.settings.model_copy(update={"train_limit": budget})
+        # The first process downloads what is missing; the others read it from the disk then.
+        with accelerator.main_process_first():
+            return read_data(settings)
+
+    @staticmethod
+    def feeds(data: ImageData | Loaders, settings: RunSettings, device: torch.device) -> Feeds:
+        from limbeck.feeds import image_feeds, loader_feeds
+
+        if isinstance(data, ImageData):
+            return image_feeds(data, settings, device)
+        return loader_feeds(data.train, data.validation, data.test, settings, device)
+
+    @staticmethod
+    def evaluated(settings: RunSettings, students: Sequence[str], teacher: str | None) -> ImageData:
+        from limbeck.feeds import read_data
+
+        return read_data(settings)
 
     @property
     def samples(self) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from limbeck.combination import Combination
 from limbeck.config import RunSettings
 from limbeck.cross_taps import CrossTapped, GivenScores
-from limbeck.data.search import KnownTexts, SearchCorpus, tokenizer_facts
+from limbeck.data.search import KnownTexts, SearchCorpus, SearchData, search_of, tokenizer_facts, told
 from limbeck.data.search.joint import JointTexts
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.evaluate import Score
@@ -25,6 +27,7 @@ from limbeck.models.encoders import Encoder, encoder_of, open_cross_encoder
 from limbeck.models.language import Adapters
 from limbeck.models.spec import ModelSpec
 from limbeck.networks import CARD, Network
+from limbeck.objectives import Contrastive, Objective
 from limbeck.pair_taps import PairTapped
 from limbeck.runs import ENCODER, SEARCHED, RunFolder
 from limbeck.searching import Searched, ndcg_of, searched, told_beside
@@ -33,6 +36,8 @@ from limbeck.taps import evaluating
 from limbeck.tasks.search import SearchTask
 
 if TYPE_CHECKING:
+    from limbeck.feeds import Feeds
+    from limbeck.job import Job
     from limbeck.teaching import Surroundings, Teaching
 
 
@@ -48,6 +53,47 @@ class Search(Modality):
     max_length: int
     batch_size: int
     embed_chunk: int | None = None
+
+    @staticmethod
+    def claims(data: object, setting: str) -> bool:
+        return isinstance(data, SearchData | SearchCorpus) or (data is None and search_of(setting) is not None)
+
+    @staticmethod
+    def read(jobs: Sequence[Job], accelerator: Accelerator, say: Callable[[str], None]) -> SearchCorpus:
+        from limbeck.job import plan_of
+        from limbeck.search_feeds import check_search_settings, read_search, search_corpus
+
+        job = jobs[0]
+        for each in jobs:
+            check_search_settings(each.settings, plan_of(each).needs)
+        if job.settings.mining == "teacher" and job.teacher is None:
+            raise SettingError(
+                "mining=teacher: negatives are what a teacher finds, and there is none; take bm25 or random."
+            )
+        found = (job.data, told(job.data)) if isinstance(job.data, SearchData) else read_search(job.settings)
+        assert found is not None
+        return search_corpus(*found, job.settings, job.teacher, [each.student for each in jobs], accelerator, say)
+
+    @staticmethod
+    def feeds(data: SearchCorpus, settings: RunSettings, device: torch.device) -> Feeds:
+        from limbeck.search_feeds import search_feeds
+
+        return search_feeds(data, settings, device)
+
+    @staticmethod
+    def evaluated(settings: RunSettings, students: Sequence[str], teacher: str | None) -> SearchCorpus:
+        from limbeck.search_feeds import check_search_settings, read_search, search_corpus
+
+        check_search_settings(settings, ())
+        found = read_search(settings)
+        assert found is not None
+        # The whole collection is searched: nothing is mined or drawn for a batch.
+        plain = {"negatives": 0, "mining": "random", "extra_queries": None}
+        return search_corpus(*found, settings.model_copy(update=plain), teacher, list(students))
+
+    @staticmethod
+    def alone() -> Objective:
+        return Contrastive()
 
     @property
     def samples(self) -> str:

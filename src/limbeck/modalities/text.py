@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from limbeck.answering import answers_of, figures_of, side_by_side
 from limbeck.authoring import Author, author_of
+from limbeck.back_translation import back_translated, parse_back_translation
 from limbeck.combination import Combination
 from limbeck.config import DistillSettings, RunSettings
-from limbeck.data.text import TokenData
-from limbeck.errors import DataError, LimbeckError, SettingError, WeightsError
+from limbeck.data.text import TextData, TokenData, text_of
+from limbeck.errors import LimbeckError, SettingError
 from limbeck.evaluate import Score
 from limbeck.modalities.base import Examined, Modality, check_not_served
+from limbeck.modalities.language_networks import check_context, check_vocabulary, created
 from limbeck.models.language import (
     Adapters,
     Lora,
     context_of,
-    create_language_model,
     parse_lora,
     published_name,
-    vocabulary_of,
     write_folder,
 )
 from limbeck.models.spec import ModelSpec, parse_spec
@@ -39,6 +41,8 @@ from limbeck.tasks.text import TextTask
 from limbeck.token_taps import TokenTapped, language_classifier
 
 if TYPE_CHECKING:
+    from limbeck.feeds import Feeds
+    from limbeck.job import Job
     from limbeck.teaching import Surroundings, Teaching
 
 _LARGEST = 700.0  # nats of which a float holds the exponential
@@ -55,6 +59,48 @@ class Text(Modality):
     data: TokenData
     max_new_tokens: int = 0
     views: str = ""
+
+    @staticmethod
+    def claims(data: object, setting: str) -> bool:
+        return isinstance(data, TextData | TokenData) or (data is None and text_of(setting) is not None)
+
+    @staticmethod
+    def read(jobs: Sequence[Job], accelerator: Accelerator, say: Callable[[str], None]) -> TokenData:
+        from limbeck.served import check_served, with_answers
+        from limbeck.text_feeds import check_text_settings, read_text, tokens_of
+
+        job = jobs[0]
+        for each in jobs:
+            check_text_settings(each.settings)
+        check_served(jobs)
+        with accelerator.main_process_first():
+            text = job.data if isinstance(job.data, TextData) else read_text(job.settings)
+        assert text is not None
+        text = with_answers(job, text, say)
+        if job.settings.back_translation is not None:
+            asked = parse_back_translation(job.settings.back_translation)
+            with accelerator.main_process_first():
+                text = back_translated(text, asked, job.settings.max_length, accelerator.device, say)
+        teachers = [] if parse_server(job.teacher) is not None else [job.teacher]
+        return tokens_of(text, job.settings, [*teachers, *(each.student for each in jobs)])
+
+    @staticmethod
+    def feeds(data: TokenData, settings: RunSettings, device: torch.device) -> Feeds:
+        from limbeck.text_feeds import text_feeds
+
+        return text_feeds(data, settings, device)
+
+    @staticmethod
+    def evaluated(settings: RunSettings, students: Sequence[str], teacher: str | None) -> TokenData:
+        from limbeck.text_feeds import check_same_tokens, check_text_settings, read_text, tokens_of
+
+        check_text_settings(settings)
+        text = read_text(settings)
+        assert text is not None
+        networks = [*([teacher] if teacher else []), *students]
+        data = tokens_of(text, settings, networks)
+        check_same_tokens(data, networks)
+        return data
 
     @property
     def samples(self) -> str:
@@ -102,9 +148,9 @@ class Text(Modality):
         name = model if isinstance(model, str) else type(model).__name__
         network = model
         if isinstance(network, str):
-            name, network = self._create(network, who)
-        _check_vocabulary(network, self.data, who)
-        self._check_context(network, who)
+            name, network = created(network, self.data, self.max_new_tokens, who)
+        check_vocabulary(network, self.data, who)
+        check_context(network, self.data, self.max_new_tokens, who)
         # Before the taps, which then are in the layers that will run.
         adapters = None if lora is None else self._adapted(network, parse_lora(lora), model)
         network.to(device)
@@ -132,41 +178,6 @@ class Text(Modality):
         base = published_name(resolve(model)) if isinstance(model, str) else None
         # The classifier of other classes is new, and would stay as it was drawn.
         return Adapters(network, lora, train_classifier=not self._causal, base=base)
-
-    def _check_context(self, network: nn.Module, who: str) -> None:
-        """Answers are written when the training is over, too, which is late to learn that there is no room for them."""
-        context = context_of(network)
-        if context is None or not self._causal or self.data.text.kind == "text" or not self.max_new_tokens:
-            return
-        splits = [split for split in (self.data.train, self.data.test) if split is not None]
-        longest = max(int(split.prompts.max()) for split in splits)
-        if longest + self.max_new_tokens > context:
-            raise DataError(
-                f"{who}: its context is {context} tokens; the longest prompt, {longest}, and max_new_tokens="
-                f"{self.max_new_tokens} need {longest + self.max_new_tokens}. Shorten the prompts or ask for fewer new tokens."
-            )
-
-    def _create(self, model: str, who: str) -> tuple[str, nn.Module]:
-        data = self.data
-        special = data.train.special
-        try:
-            created = create_language_model(
-                resolve(model),
-                task=data.task,
-                vocabulary=data.vocabulary,
-                num_classes=None if self._causal else len(data.text.classes),
-                context=data.max_length + (self.max_new_tokens if self._causal else 0),
-                pad=special.pad,
-                end=special.end,
-            )
-        except LimbeckError as error:
-            raise type(error)(f"{who}: {error}") from None
-        if who == "teacher" and created.new_classifier:
-            raise WeightsError(
-                f"teacher: {created.name} has no classifier for the {len(data.text.classes)} classes of {data.name}, so its "
-                f"answers would be random; fine-tune it first with 'limbeck train --model {model}'."
-            )
-        return created.name, created.network
 
     def task(self, network: Network, *, channels_last: bool) -> TextTask:
         return TextTask()
@@ -254,19 +265,3 @@ class Text(Modality):
         if not self._causal:
             facts["classes"] = list(self.data.text.classes)
         return {"format": "pt", CARD: json.dumps(facts)}
-
-
-def _check_vocabulary(network: nn.Module, data: TokenData, who: str) -> None:
-    try:
-        size = vocabulary_of(network)
-    except SettingError:
-        # A network of a user's own that does not tell; its first batch will.
-        return
-    for split in (data.train, data.val, data.test):
-        if split is not None:
-            try:
-                split.check_vocabulary(size)
-            except LimbeckError as error:
-                raise type(error)(
-                    f"{who}: {error} Networks with vocabularies of their own are compared by 'uld', on logits of one tokenizer."
-                ) from None
