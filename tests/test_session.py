@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import limbeck
-from limbeck import session
+from limbeck import layouts
 from limbeck.data import ImageData, load_data
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.fastest import Found, Layout
@@ -36,8 +36,8 @@ def slow_and(monkeypatch: pytest.MonkeyPatch) -> Callable[[Layout], list[list[La
             tried.append(list(layouts))
             return Found(fastest if fastest in layouts else layouts[0], 1e6, {layouts[0]: 1.0, fastest: 0.5})
 
-        monkeypatch.setattr(session, "_FEW_STEPS", 1)
-        monkeypatch.setattr(session, "fastest_layout", found)
+        monkeypatch.setattr(layouts, "_FEW_STEPS", 1)
+        monkeypatch.setattr(layouts, "fastest_layout", found)
         return tried
 
     return pretend

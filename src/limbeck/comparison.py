@@ -16,6 +16,7 @@ from limbeck.engine.loop import Loop
 from limbeck.engine.memory import Footprint, free_memory, groups_that_fit
 from limbeck.errors import Failure, RunFolderError
 from limbeck.job import Distilled, Job, Plan, plan_of
+from limbeck.layouts import choose
 from limbeck.matching import Names
 from limbeck.report.identity import variants
 from limbeck.report.read import read_run
@@ -137,7 +138,7 @@ class _Comparison:
         """What is left to be measured is so once for all, with the first student that has a teacher."""
         plan = next((plan for plan in self.plans.values() if plan.needs_teacher), next(iter(self.plans.values())))
         known = {} if self.runs is None else self.runs.chosen
-        chosen = self.session.choose(replace(plan, job=plan.job.with_settings(**known)))
+        chosen = choose(self.session, replace(plan, job=plan.job.with_settings(**known)))
         values = {**known, **chosen}
         self.settings = self.settings.model_copy(update=values)
         self.plans = {name: replace(plan, job=plan.job.with_settings(**values)) for name, plan in self.plans.items()}
@@ -161,11 +162,11 @@ class _Comparison:
         for entry in self.entries:
             name = f"{entry.name}-seed{self.settings.seed}"
             # A plan of its own: heads and memory banks go when it goes.
-            member = self.session.admit(plan_of(self.jobs[name]), None, name=name, measure=True, say=say_once)
+            member = self.session.students.admit(plan_of(self.jobs[name]), None, name=name, measure=True, say=say_once)
             names.append(member.learner.names)
             for seed in self._seeds:
                 self.footprints[f"{entry.name}-seed{seed}"] = member.footprint
-            self.session.dismiss(member)
+            self.session.students.dismiss(member)
         return names
 
     def _groups(self) -> list[Group]:
@@ -224,7 +225,7 @@ class _Comparison:
         for name in group:
             plan = plan_of(self.jobs[name])
             own = None if path is None else RunFolder(plan.job.described(plan.objective), name)
-            member = session.admit(plan, own, name=name, measure=False, say=lambda line: None)
+            member = session.students.admit(plan, own, name=name, measure=False, say=lambda line: None)
             members.append(replace(member, footprint=self.footprints[name]))
         checkpoint = None if path is None else path / "checkpoints" / f"pass-{number + 1}.pt"
         callbacks = [*trackers_of(session, path), *self.callbacks]
@@ -241,7 +242,7 @@ class _Comparison:
             elif member.learner.failure is not None:
                 self.failures[name] = member.learner.failure
                 _write_failure(member.learner.failure, member.runs)
-            session.dismiss(member)
+            session.students.dismiss(member)
         if checkpoint is not None and self.session.around.accelerator.is_main_process:
             checkpoint.unlink(missing_ok=True)
 

@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
-from torch import Tensor
 
 from limbeck.config import RunSettings
-from limbeck.distributed import world_size
-from limbeck.engine.adversary import Adversary
 from limbeck.engine.callbacks import Callback
 from limbeck.engine.checkpoint import load_checkpoint, save_checkpoint
 from limbeck.engine.interrupt import Interrupted, InterruptGuard
-from limbeck.engine.learner import Learner, Outcome
+from limbeck.engine.learner import Learner
+from limbeck.engine.lesson import Lesson, mean_over_processes
+from limbeck.engine.position import Position
 from limbeck.engine.runtime import allow_compiling, whole_parameters
 from limbeck.engine.trainable import Stage, Trainable
-from limbeck.errors import Failure, NonFiniteError, RunFolderError, SettingError, SignalError
-from limbeck.evaluate.accuracy import Score, scores
+from limbeck.engine.validation import Judged, evaluate
+from limbeck.errors import Failure, NonFiniteError, RunFolderError, SettingError
+from limbeck.evaluate.accuracy import Score
 from limbeck.evaluate.judge import Judge
 from limbeck.machine import now
-from limbeck.signals import Batch, Batches, Signals, not_finite
-from limbeck.taps import evaluating
-from limbeck.tasks.base import Seen, Task
-from limbeck.teachers.frozen import Teacher
-
-Judged = dict[str, float] | None
-"""A judge's figure by its name."""
-
-
-class Author(Protocol):
-    """Writes the texts of a step; see ``limbeck.authoring``."""
-
-    def write(self, batch: Batch, step: int, progress: float) -> Batch:
-        """The batch with other texts in it; ``progress`` is how much of the stage is over, in [0, 1]."""
-        ...
-
-    def take(self) -> dict[str, float]:
-        """Figures of what was written since the last call."""
-        ...
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run is: ``batch`` batches of ``epoch`` of ``stage`` are done; ``step`` counts all optimizer steps."""
-
-    stage: int = 0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
+from limbeck.signals import Batch, Batches, Signals
+from limbeck.tasks.base import Seen
 
 
 class Loop:
@@ -69,14 +39,11 @@ class Loop:
 
     Args:
         learners: with the same number of stages and the same epochs in each.
-        teacher_task: how the teacher sees a batch.
+        lesson: the teacher, and what is asked of it about a batch.
         validation: makes the validation batches, or None. judge: what selects weights on them instead of the accuracy.
-        classes: how many the networks tell apart, to check labels against; None for no check.
         folder: the run's, for messages. checkpoint_path: what a resumed run starts from; None keeps everything in memory.
         isolate: whether a learner that fails (a loss that is not finite, out of memory) ends alone, with its ``failure``
             set, instead of ending the loop. When all have failed the loop ends with the last one's error.
-        author: writes the texts that teacher and student see, where these are not the data's; for one learner alone.
-        adversary: attacks the teacher for objectives that ask for it.
         samples: what samples are called in messages.
     """
 
@@ -84,31 +51,25 @@ class Loop:
         self,
         *,
         learners: Sequence[Learner],
-        teacher: Teacher,
-        teacher_task: Task,
+        lesson: Lesson,
         batches: Batches,
         validation: Callable[[], Iterable[Batch]] | None,
         settings: RunSettings,
         accelerator: Accelerator,
         judge: Judge | None = None,
-        classes: int | None = None,
         folder: Path | None = None,
         checkpoint_path: Path | None = None,
         isolate: bool = False,
-        author: Author | None = None,
-        adversary: Adversary | None = None,
         samples: str = "images",
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.learners, self.teacher, self.teacher_task = list(learners), teacher, teacher_task
-        self.batches, self.validation, self.settings, self.classes = batches, validation, settings, classes
+        self.learners, self.lesson = list(learners), lesson
+        self.batches, self.validation, self.judge, self.settings = batches, validation, judge, settings
         self.accelerator, self.isolate, self.callbacks = accelerator, isolate, list(callbacks)
-        self.author, self.adversary, self.samples, self.judge = author, adversary, samples, judge
-        self.folder, self.checkpoint_path = folder, checkpoint_path
+        self.samples, self.folder, self.checkpoint_path = samples, folder, checkpoint_path
         self.device: torch.device = accelerator.device
         self.position, self.stop = Position(), False
         self.seconds = 0.0
-        self.batch: Batch | None = None
         _check_together(self.learners, accelerator)
 
     # -- what it is about ----------------------------------------------------------------------------------------------
@@ -127,11 +88,6 @@ class Loop:
     def trainable(self) -> Trainable:
         """What trains, where there is one student."""
         return self.learners[0].trainable
-
-    @property
-    def outcome(self) -> Outcome:
-        """What was found so far, where there is one student."""
-        return self.learners[0].outcome
 
     @property
     def shared_seconds(self) -> float:
@@ -154,13 +110,13 @@ class Loop:
     def _run_stage(self, stage: Stage, interrupt: InterruptGuard, started: float) -> None:
         self._prepare()
         for epoch in range(self.position.epoch, stage.epochs):
-            self.teacher.start_epoch(epoch + 1, stage.epochs)
+            self.lesson.teacher.start_epoch(epoch + 1, stage.epochs)
             for learner in self.active:
                 learner.start_epoch(epoch)
             for batch in self.batches.epoch(epoch, start=self.position.batch):
-                self._check_labels(batch)
+                self.lesson.check(batch, epoch + 1)
                 self._step(batch.to(self.device))
-                self.position = replace(self.position, batch=self.position.batch + 1, step=self.position.step + 1)
+                self.position = self.position.after_step()
                 self._take_time(started)
                 self._after_step(interrupt)
             self._end_epoch(stage, epoch, started)
@@ -170,7 +126,7 @@ class Loop:
                 break
         for learner in self.active:
             learner.end_stage()
-        self.position = replace(self.position, stage=self.position.stage + 1, epoch=0, batch=0)
+        self.position = self.position.after_stage()
         self.save()
 
     def _prepare(self) -> None:
@@ -186,7 +142,7 @@ class Loop:
 
     def _first(self) -> tuple[Seen, Signals]:
         seen = Seen(next(iter(self.batches.epoch(0))).to(self.device))
-        return seen, self._ask_teacher(seen)
+        return seen, self.lesson.ask(seen)
 
     def _take_time(self, started: float) -> None:
         self.seconds = time.perf_counter() - started
@@ -196,35 +152,29 @@ class Loop:
     # -- one step ------------------------------------------------------------------------------------------------------
 
     def _step(self, batch: Batch) -> None:
-        self.batch = batch = self._written(batch)
+        batch = self._written(batch)
         step_in_stage = self.position.epoch * len(self.batches) + self.position.batch
         for learner in self.active:
             learner.begin_step(step_in_stage)
-        parts = self._micro_batches(batch)
         predictions = batch.predictions
-        everywhere = _mean_over_processes(predictions)
-        for number, part in enumerate(parts):
-            seen, last = Seen(part), number == len(parts) - 1
-            teacher = self._ask_teacher(seen)
+        everywhere = mean_over_processes(predictions)
+        for seen, teacher, last in self.lesson.parts(batch):
+            share = seen.batch.predictions / everywhere
             for learner in self.active:
                 with self._alone(learner):
-                    learner.learn(seen, teacher, part.predictions / everywhere, last=last, adversary=self.adversary)
+                    learner.learn(seen, teacher, share, last=last, adversary=self.lesson.adversary)
                     if last:
                         learner.apply(predictions, self.position.step)
 
     def _written(self, batch: Batch) -> Batch:
-        if self.author is None:
+        author = self.lesson.author
+        if author is None:
             return batch
         position, stage = self.position, self.stages[self.position.stage]
-        done = (position.epoch + position.batch / len(self.batches)) / stage.epochs
+        done = position.epochs(len(self.batches)) / stage.epochs
         # One answer takes more passes than another, so that no pass may wait for the other processes.
         with self.accelerator.autocast(), whole_parameters(self.trainable):
-            return self.author.write(batch, position.step, done)
-
-    def _ask_teacher(self, seen: Seen) -> Signals:
-        with self.accelerator.autocast():
-            inputs = seen.by(self.teacher_task) if self.teacher.sees_inputs else seen.batch.inputs
-            return self.teacher.signals(inputs, seen.batch)
+            return author.write(batch, position.step, done)
 
     @contextmanager
     def _alone(self, learner: Learner) -> Iterator[None]:
@@ -233,41 +183,11 @@ class Loop:
             with learner.stream.active():
                 yield
         except (NonFiniteError, torch.OutOfMemoryError) as error:
-            text = f"{error}{self._blame_teacher()}" if isinstance(error, NonFiniteError) else f"out of memory: {error}"
+            text = f"{error}{self.lesson.blame()}" if isinstance(error, NonFiniteError) else f"out of memory: {error}"
             if not self.isolate or self.accelerator.num_processes > 1 or len(self.active) == 1:
                 raise NonFiniteError(text) if isinstance(error, NonFiniteError) else error from None
             learner.fail(Failure(text, self.position.step, now()))
             self._notify("on_failure", learner)
-
-    def _check_labels(self, batch: Batch) -> None:
-        # On another device looking would mean waiting for it; what comes from loaders is still on the CPU here.
-        if self.classes is None or batch.labels.device.type != "cpu" or not batch.labels.numel():
-            return
-        labels = batch.labels[batch.learnt] if batch.labels.ndim > 1 else batch.labels
-        if not labels.numel():
-            return
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= self.classes:
-            wrong = low if low < 0 else high
-            raise SignalError(
-                f"a batch of epoch {self.position.epoch + 1} has the label {wrong}, and the networks tell {self.classes} "
-                f"classes apart: labels are 0 to {self.classes - 1}."
-            )
-
-    def _micro_batches(self, batch: Batch) -> list[Batch]:
-        if self.settings.accumulation == 1:
-            return [batch]
-        samples = len(batch) // batch.copies
-        size = math.ceil(samples / self.settings.accumulation)
-        return [batch.samples(slice(start, start + size)) for start in range(0, samples, size)]
-
-    def _blame_teacher(self) -> str:
-        if self.batch is None:
-            return ""
-        teacher = self._ask_teacher(Seen(self.batch))
-        excluded = {"logits": self.batch.without_score}
-        bad = [name for name, value in teacher.tensors().items() if bool(not_finite(value, excluded.get(name)).any())]
-        return f" The teacher's {' and '.join(bad)} are not finite for the last batch." if bad else ""
 
     # -- between steps -------------------------------------------------------------------------------------------------
 
@@ -283,12 +203,12 @@ class Loop:
 
     def _log(self) -> None:
         merged: dict[str, float] = {}
-        self.teacher.check()
+        self.lesson.teacher.check()
         for learner in self.active:
             with self._alone(learner):
                 metrics = learner.metrics(self.position.step)
-                if self.author is not None:
-                    metrics |= self.author.take()
+                if self.lesson.author is not None:
+                    metrics |= self.lesson.author.take()
                 self._record(learner, "train", metrics)
                 merged |= self._named(learner, metrics)
         if merged:
@@ -296,7 +216,7 @@ class Loop:
 
     def _end_epoch(self, stage: Stage, epoch: int, started: float) -> None:
         self._log()
-        self.position = replace(self.position, epoch=epoch + 1, batch=0)
+        self.position = self.position.after_epoch()
         last = epoch + 1 == stage.epochs
         merged: dict[str, float] = {}
         if self.validation is not None and (last or (epoch + 1) % self.settings.validate_epochs == 0):
@@ -318,33 +238,11 @@ class Loop:
 
     def evaluate(self, batches: Iterable[Batch]) -> tuple[list[Score | NonFiniteError], list[Judged | NonFiniteError]]:
         """Score and judge each active learner's student (its moving average when there is one) in eval mode, in one pass."""
-        with ExitStack() as contexts:
-            for learner in self.active:
-                for context in (
-                    learner.averaged(),
-                    whole_parameters(learner.trainable),
-                    evaluating(learner.trainable),
-                ):
-                    contexts.enter_context(context)
-                learner.share_buffers()
-            scored = scores([learner.predict for learner in self.active], batches)
-            return scored, [self._judged(learner) for learner in self.active]
-
-    def _judged(self, learner: Learner) -> Judged | NonFiniteError:
-        if self.judge is None:
-            return None
-        try:
-            with learner.stopwatch, self.accelerator.autocast():
-                return {self.judge.name: self.judge.of(learner.trainable.student)}
-        except NonFiniteError as error:
-            return error
+        return evaluate(self.active, batches, self.judge, self.accelerator)
 
     def _record(self, learner: Learner, split: str, metrics: dict[str, float]) -> None:
-        if not metrics:
-            return
-        position = {"split": split, "step": self.position.step, "stage": self.position.stage}
-        epoch = self.position.epoch + self.position.batch / max(1, len(self.batches))
-        learner.on_metrics({**position, "epoch": round(epoch, 4), "seconds": round(self.seconds, 3), **metrics})
+        if metrics:
+            learner.on_metrics({**self.position.told(split, len(self.batches), self.seconds), **metrics})
 
     def _named(self, learner: Learner, metrics: dict[str, float]) -> dict[str, float]:
         if len(self.learners) == 1:
@@ -390,17 +288,6 @@ class Loop:
         for learner in self.learners:
             learner.load_state(state["learners"][learner.name], trained=self.position.stage == len(self.stages))
         return True
-
-
-def _mean_over_processes(predictions: int | Tensor) -> int | Tensor:
-    """The predictions of a step that a process has on average: as many on each, but where rows of tokens are counted."""
-    if isinstance(predictions, int):
-        return predictions
-    total = predictions.clone()
-    if world_size() > 1:
-        dist.all_reduce(total)
-    # Where nothing is learnt, terms are 0 and so are their gradients, whatever they are divided by.
-    return (total / world_size()).clamp(min=1)
 
 
 def _check_together(learners: Sequence[Learner], accelerator: Accelerator) -> None:
