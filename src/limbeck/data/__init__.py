@@ -2,11 +2,13 @@
 
 from limbeck.data.batches import FileBatches, ResidentBatches, eval_batches
 from limbeck.data.damage import long_tail, wrong_labels
+from limbeck.data.load import load_data
 from limbeck.data.loader import LoaderBatches
 from limbeck.data.preprocess import Preprocess
+from limbeck.data.slots import Slots
 from limbeck.data.sources import SourceEntry, list_sources, register_source
-from limbeck.data.views import Slots, Views, parse_view_sets, parse_views
-from limbeck.data.vision import ImageData, ImageSplit, load_data
+from limbeck.data.views import Views, parse_view_sets, parse_views
+from limbeck.data.vision import ImageData, ImageSplit
 
 __all__ = [
     "FileBatches",

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from limbeck.data.file_batches import CROP_RATIO, FileBatches, FileEval
 from limbeck.data.plan import Plan, Seen, check_share
-from limbeck.data.views import Slots, Views
+from limbeck.data.slots import Slots
+from limbeck.data.views import Views
 from limbeck.data.vision import ImageSplit
 from limbeck.errors import SettingError
 from limbeck.signals import Batch

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from limbeck.data.images import fit, read_rgb, to_tensor
 from limbeck.data.plan import Plan, Seen
 from limbeck.data.seeds import stream
-from limbeck.data.views import Slots
+from limbeck.data.slots import Slots
 from limbeck.data.vision import ImageSplit
 from limbeck.errors import SettingError
 from limbeck.signals import Batch

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from limbeck.data.seeds import stream
-from limbeck.data.views import Slots, all_views, fixed_views
+from limbeck.data.slots import Slots, all_views, fixed_views
 from limbeck.errors import SettingError
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from limbeck.data.views import Slots
+from limbeck.data.slots import Slots
 from limbeck.errors import CacheError
 from limbeck.signals import Batch, Signals
 from limbeck.teachers.cache import TeacherCache

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from limbeck.data import FileBatches, ResidentBatches, Slots, load_data, parse_view_sets, parse_views
 from limbeck.data.seeds import stream
-from limbeck.data.views import fixed_views
+from limbeck.data.slots import fixed_views
 from limbeck.errors import SettingError
 from limbeck.signals import Batch
 
