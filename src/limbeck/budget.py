@@ -21,10 +21,11 @@ from limbeck.evaluate import Score, score
 from limbeck.job import Plan
 from limbeck.matching import Names
 from limbeck.signals import Batch, Signals
+from limbeck.surroundings import Surroundings
 from limbeck.tasks.base import Seen
 from limbeck.teachers import AskedOnceTeacher, CachedTeacher, NoTeacher, Teacher
 from limbeck.teachers.cache import read_manifest
-from limbeck.teaching import Surroundings, Teaching
+from limbeck.teaching import Teaching
 
 ANSWERS = "teacher-answers"
 """The folder, in a run's own, of what the teacher said within its budget."""

@@ -23,8 +23,8 @@ from limbeck.models import create_model
 from limbeck.models.spec import parse_spec
 from limbeck.networks import resolve
 from limbeck.runs import RESULT
+from limbeck.surroundings import Say
 from limbeck.teachers.rules import Rule
-from limbeck.teaching import Say
 
 logger = logging.getLogger("limbeck")
 

@@ -18,8 +18,8 @@ from limbeck.networks import Network, checkpoint_gradients
 from limbeck.objectives.companions import SAME, Adapted, Branches, Peers
 from limbeck.signals import Signals
 from limbeck.stages import find_stages
+from limbeck.surroundings import Say, Surroundings
 from limbeck.taps import as_map, evaluating, first_tensor, logits_of, module_at
-from limbeck.teaching import Say, Surroundings
 
 _STREAM = 2  # of the student's seed, so that neither its weights nor the heads depend on what is beside it
 _INPUT = ":input"

@@ -23,7 +23,7 @@ from limbeck.report.read import read_run
 from limbeck.report.rows import MethodRow, summarise
 from limbeck.runs import EVALUATION, FAILURE, Result, RunFolder, run_name
 from limbeck.session import Session
-from limbeck.teaching import Say
+from limbeck.surroundings import Say
 
 logger = logging.getLogger("limbeck")
 

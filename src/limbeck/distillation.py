@@ -24,8 +24,8 @@ from limbeck.plugins import load_plugins
 from limbeck.runs import RunFolder, run_name
 from limbeck.session import Session
 from limbeck.students import Member
+from limbeck.surroundings import Say
 from limbeck.teachers import NoTeacher
-from limbeck.teaching import Say
 
 logger = logging.getLogger("limbeck")
 

@@ -134,7 +134,7 @@ def _write(
         data=session.around.feeds.name,
         seed=member.job.settings.seed,
         epochs=session.epochs,
-        select="last" if learner.best_state is None else "best",
+        select="last" if learner.selection.best is None else "best",
         validation_last=outcome.last_accuracy,
         validation_best=outcome.best_accuracy,
         best_epoch=outcome.best_epoch,

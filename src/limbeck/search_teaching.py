@@ -18,9 +18,10 @@ from limbeck.matching import Names
 from limbeck.networks import Network
 from limbeck.pair_taps import PairTapped
 from limbeck.signals import Signals
+from limbeck.surroundings import Surroundings
 from limbeck.tasks.base import Seen
 from limbeck.teachers import NoTeacher, Teacher
-from limbeck.teaching import Surroundings, Teaching
+from limbeck.teaching import Teaching
 from limbeck.text_memory import read_pairs, read_texts
 
 _CHECKED = 256  # training queries on which a teacher is scored that scores pairs

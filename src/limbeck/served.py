@@ -21,12 +21,13 @@ from limbeck.servers import Client, Server, parse_server
 from limbeck.servers.answers import Writing, answered_by
 from limbeck.servers.logprobs import Scorer
 from limbeck.signals import Batch, Signals
+from limbeck.surroundings import Surroundings
 from limbeck.taps import Tapped
 from limbeck.tasks.base import Seen
 from limbeck.teachers import NoTeacher, Teacher
 from limbeck.teachers._codecs import TopK
 from limbeck.teachers.together import together
-from limbeck.teaching import Surroundings, Teaching
+from limbeck.teaching import Teaching
 from limbeck.text_caching import TextCaches
 
 Say = Callable[[str], None]

@@ -19,9 +19,10 @@ from limbeck.modalities.base import Examined
 from limbeck.policies import parse_policy
 from limbeck.runs import RunFolder
 from limbeck.students import Member, Students
+from limbeck.surroundings import Say, Surroundings
 from limbeck.tasks.base import Task
 from limbeck.teachers import NoTeacher, Teacher
-from limbeck.teaching import Say, Surroundings, Teaching
+from limbeck.teaching import Teaching
 
 
 class Session:

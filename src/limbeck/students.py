@@ -21,8 +21,9 @@ from limbeck.networks import Network, checkpoint_gradients, share_preprocess
 from limbeck.random_state import RandomState
 from limbeck.runs import RunFolder
 from limbeck.signals import Signals
+from limbeck.surroundings import Say, Surroundings
 from limbeck.tasks.base import Seen
-from limbeck.teaching import EMBEDDED, Say, Surroundings, Teaching
+from limbeck.teaching import EMBEDDED, Teaching
 
 _HEADS = 1  # the stream of a seed from which heads are made, so that they do not depend on how the networks were
 

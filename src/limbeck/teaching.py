@@ -5,27 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from limbeck import losses
 from limbeck.caching import Caches, SplitCaches, check_cachable
-from limbeck.combination import Combination, check_same_classes, open_teacher
-from limbeck.config import RunSettings, TeacherSettings
+from limbeck.combination import Combination, open_teacher
+from limbeck.config import TeacherSettings
 from limbeck.errors import NonFiniteError, SettingError, TapError, TeacherError
 from limbeck.evaluate import Score, score
-from limbeck.feeds import Feeds, every_sample
 from limbeck.job import Plan
 from limbeck.matching import Names
 from limbeck.networks import Network
+from limbeck.several import check_rule, prepare_rule
 from limbeck.signals import Batch, Signals
+from limbeck.surroundings import Surroundings
 from limbeck.tasks.base import Seen, Task
 from limbeck.teachers import (
     CachedTeacher,
@@ -40,38 +38,10 @@ from limbeck.teachers.inference import for_inference
 
 logger = logging.getLogger("limbeck")
 
-Say = Callable[[str], None]
 Compute = Callable[[Batch], Signals]
 
 EMBEDDED = frozenset({"embedding", "classifier", "embedding_map"})
 """What a network gives only where its classifier is tapped."""
-
-
-@dataclass
-class Surroundings:
-    """What teacher and students of a session share.
-
-    probe: a batch of the training data. channels_last: whether images lie in memory with their channels last. say: gets a
-    line for each thing a user wants to know.
-    """
-
-    accelerator: Accelerator
-    settings: RunSettings
-    distill: TeacherSettings
-    feeds: Feeds
-    probe: Batch
-    say: Say
-    channels_last: bool = False
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        device: torch.device = self.accelerator.device
-        return device
-
-    def task_of(self, network: Network) -> Task:
-        """How a network sees a batch."""
-        return self.feeds.modality.task(network, channels_last=self.channels_last)
 
 
 class Teaching:
@@ -103,7 +73,7 @@ class Teaching:
         self.classes: int | None = None
         self._probed: tuple[Names, Signals] | None = None
         self._score: Score | None = None
-        self._check_rule()
+        check_rule(self.network, needs, around)
 
     def _check_cache(self) -> None:
         check_cachable(self._around.distill, self._around.feeds, self._needs)
@@ -129,30 +99,6 @@ class Teaching:
             with suppress(TapError):
                 return opened(True)
         return opened(False)
-
-    def _check_rule(self) -> None:
-        """Several teachers must tell the same classes apart, and a rule that changes over time cannot be cached."""
-        rule = self.network.rule
-        if rule is None:
-            return
-        if "attack" in self._needs:
-            raise SettingError(
-                f"teacher: the objective attacks the teacher, which must be one network for that, and '{rule.name}' makes one "
-                "of several."
-            )
-        for setting in ("teacher_cache", "teacher_budget"):
-            if not rule.cachable and getattr(self._around.distill, setting) is not None:
-                raise SettingError(
-                    f"{setting}: the answers of '{rule.name}' change from epoch to epoch, so they cannot be kept; train "
-                    f"without {setting}."
-                )
-        if rule.needs_losses and self._around.feeds.data is None:
-            raise SettingError(
-                f"teacher: '{rule.name}' measures every training sample, which a loader of your own does not tell: "
-                "give the data by name or as ImageData."
-            )
-        told = self._each(self._around.probe)
-        check_same_classes({f"teacher {number}": logits.shape[-1] for number, logits in enumerate(told, 1)})
 
     @property
     def calls(self) -> int | None:
@@ -265,7 +211,7 @@ class Teaching:
 
     def _live_teacher(self) -> Teacher:
         """The teacher as it is asked in training, where nothing is read from a cache."""
-        self._prepare_rule()
+        prepare_rule(self.network, self._around)
         modules = [self._for_inference(each) for each in self.network.all]
         return self._of_modules(modules, training=True)
 
@@ -291,36 +237,6 @@ class Teaching:
     def _caches_of(self, compute: Compute) -> SplitCaches:
         around = self._around
         return Caches(around.distill, around.feeds, self.network, compute, around.device, around.say)
-
-    def _prepare_rule(self) -> None:
-        """Tell a rule that asks for it how hard each training sample is for each teacher."""
-        rule, around = self.network.rule, self._around
-        if rule is None or not rule.needs_losses:
-            return
-        data = around.feeds.data
-        assert data is not None
-        around.say(
-            f"            how hard each of {len(data.train):,} training images is for {len(self.network.all)} experts is "
-            "measured"
-        )
-        costs: list[Tensor] = []
-        for batch in every_sample(data, data.train, around.settings.batch_size, around.device, around.settings.workers):
-            batch = batch.to(around.device)
-            with around.accelerator.autocast():
-                told = self._each(batch)
-            costs.append(torch.stack([losses.cross_entropy(each.float(), batch.labels) for each in told]).cpu())
-        rule.prepare(torch.cat(costs, dim=1), data.train.index)
-
-    def _each(self, batch: Batch) -> list[Tensor]:
-        """The logits (B, C) of each of several networks, in the rule's order."""
-        rule = self.network.rule
-        assert rule is not None
-        told = []
-        for each in rule.in_order(self.network.all):
-            signals = FrozenTeacher(each.tapped).signals(self._around.task_of(each).inputs(batch), batch)
-            assert signals.logits is not None
-            told.append(signals.logits)
-        return told
 
     def _for_inference(self, network: Network) -> nn.Module:
         """A network as it is asked in training: what it must record is known by now."""

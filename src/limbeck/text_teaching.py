@@ -8,7 +8,8 @@ from limbeck.caching import check_maps
 from limbeck.combination import Combination
 from limbeck.data.text import TokenData
 from limbeck.errors import SettingError
-from limbeck.teaching import Compute, Surroundings, Teaching
+from limbeck.surroundings import Surroundings
+from limbeck.teaching import Compute, Teaching
 from limbeck.text_caching import TextCaches
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from limbeck.config import RunSettings
 from limbeck.engine.adversary import Adversary
 from limbeck.engine.checkpoint import every_process, of_this_process, save_checkpoint
-from limbeck.engine.ema import MovingAverage
 from limbeck.engine.meter import Meter
-from limbeck.engine.optimizer import Schedule, base_lr, make_optimizer
+from limbeck.engine.optimizer import base_lr, clip_gradients, make_optimizer, schedule_of
 from limbeck.engine.probe import unused_parameters
 from limbeck.engine.runtime import (
-    load_whole_state,
     set_state_dicts,
     sharded,
     state_dicts,
@@ -29,6 +27,7 @@ from limbeck.engine.runtime import (
     whole_parameters,
     whole_state,
 )
+from limbeck.engine.selection import Outcome, Selection
 from limbeck.engine.stopwatch import Stopwatch
 from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import Failure, NonFiniteError, SettingError
@@ -40,23 +39,6 @@ from limbeck.taps import evaluating, logits_of
 from limbeck.tasks.base import Seen, Task
 
 T = TypeVar("T")
-
-
-@dataclass
-class Outcome:
-    """What a student's training has found so far. Accuracies are of the validation split, None without one.
-
-    judged: where another figure than the accuracy says which epoch is best, that figure by its name; ``best_accuracy`` is that
-    epoch's then.
-    seconds: of the whole pass. own_seconds: of this student's part of it.
-    """
-
-    last_accuracy: float | None = None
-    best_accuracy: float | None = None
-    best_epoch: int | None = None
-    judged: dict[str, float] | None = None
-    seconds: float = 0.0
-    own_seconds: float = 0.0
 
 
 class Learner:
@@ -93,14 +75,9 @@ class Learner:
         self.settings, self.accelerator, self.folder, self.on_metrics = settings, accelerator, folder, on_metrics
         self.device: torch.device = accelerator.device
         self.stream = RandomStream(random)
-        self.schedules = [_schedule(stage, settings, steps) for stage in self.stages]
-        if settings.ema and trainable.new_classifier is not None:
-            raise SettingError(
-                f"ema averages the student alone, and '{trainable.objectives[-1]}' gives it a new classifier."
-            )
-        self.ema = MovingAverage(trainable.student, settings.ema) if settings.ema else None
-        self.meter, self.stopwatch, self.outcome = Meter(self.device), Stopwatch(self.device), Outcome()
-        self.best_state: dict[str, Tensor] | None = None
+        self.schedules = [schedule_of(stage, settings, steps) for stage in self.stages]
+        self.selection = Selection(trainable, settings)
+        self.meter, self.stopwatch = Meter(self.device), Stopwatch(self.device)
         self.kept_state: dict[str, Tensor] = {}
         self.rebuilt: nn.Module | None = None
         self.failure: Failure | None = None
@@ -111,6 +88,11 @@ class Learner:
     def terms(self) -> list[str]:
         """Names of the terms of the last step's loss."""
         return self.meter.names
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was found so far."""
+        return self.selection.outcome
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -133,7 +115,7 @@ class Learner:
             self.trainable.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.trainable, optimizer)
         self.stepper = stepping(self.accelerator, self.optimizer)
-        if sharded(self.model) and (self.ema is not None or len(self.stages) > 1):
+        if sharded(self.model) and (self.selection.averages or len(self.stages) > 1):
             raise SettingError("ema and stages are for whole parameters; leave them out, or use DDP instead of FSDP.")
         if sharded(self.model) and "attack" in self.stages[stage].objective.needs:
             raise SettingError(
@@ -203,24 +185,14 @@ class Learner:
         with self.stopwatch:
             self.trainable.shield()
             if self.settings.clip_norm is not None:
-                self._clip(self.settings.clip_norm)
+                clip_gradients(self.model, self.trainable.apart(), self.settings.clip_norm, self.accelerator)
             self.meter.add(self._terms, self._correct, predictions, step)
             if self.device.type == "cpu" and self.accelerator.num_processes == 1:
                 self._finite(self.meter.check, step)
             self.stepper.step()
             self.stepper.zero_grad(set_to_none=True)
             self.trainable.objective.after_step()
-            if self.ema is not None:
-                self.ema.update(self.trainable.student)
-
-    def _clip(self, norm: float) -> None:
-        """Clip the gradients of the student with its heads; those of each network beside it by a norm of its own."""
-        apart = self.trainable.apart()
-        theirs = {id(parameter) for network in apart for parameter in network.parameters()}
-        ours = [p for p in self.model.parameters() if id(p) not in theirs] if apart else self.model.parameters()
-        self.accelerator.clip_grad_norm_(ours, norm)
-        for network in apart:
-            nn.utils.clip_grad_norm_(network.parameters(), norm)
+            self.selection.after_step()
 
     def metrics(self, step: int) -> dict[str, float]:
         """Means since the last call, fetched from the device; empty before any step. Raises NonFiniteError."""
@@ -239,7 +211,8 @@ class Learner:
     def fail(self, failure: Failure) -> None:
         """End this student's training; its memory is given back."""
         self.failure = failure
-        self.best_state = self.batch = self.ema = None
+        self.batch = None
+        self.selection.forget()
         for part in ("model", "optimizer", "stepper"):
             self.__dict__.pop(part, None)
         self.trainable.zero_grad(set_to_none=True)
@@ -263,17 +236,8 @@ class Learner:
 
     def remember(self, result: Score, judged: dict[str, float] | None, epoch: int, *, final: bool) -> None:
         """Take in a validation's result; ``final`` for the last stage, which alone makes the result."""
-        outcome = self.outcome
-        outcome.last_accuracy = result.accuracy
-        outcome.own_seconds += self.stopwatch.take()
-        found, known = (result.accuracy, outcome.best_accuracy)
-        if judged is not None:
-            ((name, found),) = judged.items()
-            known = None if outcome.judged is None else outcome.judged[name]
-        if final and (known is None or found > known):
-            outcome.best_accuracy, outcome.best_epoch, outcome.judged = result.accuracy, epoch, judged
-            if self.settings.select == "best":
-                self.best_state = self.student_state()
+        self.outcome.own_seconds += self.stopwatch.take()
+        self.selection.remember(result, judged, epoch, final=final)
 
     def share_buffers(self) -> None:
         """Give every process the first one's batch statistics: each has its own, and one of them is scored and kept."""
@@ -281,31 +245,15 @@ class Learner:
             for buffer in self.trainable.student.buffers():
                 dist.broadcast(buffer, 0)
 
-    def averaged(self) -> Any:
-        """A context in which the student has the weights of its moving average, if there is one."""
-        return self.ema.in_place_of(self.trainable.student) if self.ema is not None else nullcontext()
-
     def predict(self, batch: Batch) -> Tensor:
         """The student's logits (B, C) for a batch, in the run's precision."""
         with self.stopwatch, self.accelerator.autocast():
             inputs = self.task.inputs(batch.to(self.device))
             return self.trainable.logits(inputs) if self.rebuilt is None else logits_of(self.rebuilt(inputs))
 
-    def student_state(self) -> dict[str, Tensor]:
-        """The student's weights as they would be kept now, on the CPU: its moving average when there is one."""
-        with self.averaged():
-            return {
-                prefix + name: value
-                for prefix, module in self.trainable.kept().items()
-                for name, value in whole_state(module).items()
-            }
-
     def finish(self) -> nn.Module:
         """Put the selected weights (best or last) into the student and return it in eval mode."""
-        self.kept_state = self.best_state if self.best_state is not None else self.student_state()
-        for prefix, module in self.trainable.kept().items():
-            own = {key.removeprefix(prefix): value for key, value in self.kept_state.items() if key.startswith(prefix)}
-            load_whole_state(module, own)
+        self.kept_state = self.selection.settle()
         self.share_buffers()
         network = self.trainable.release()
         if self.trainable.adapted:
@@ -326,23 +274,19 @@ class Learner:
             "model": model,
             "optimizer": optimizer,
             "scaler": None if scaler is None else scaler.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
             "random": every_process(self.stream.state.as_plain()),
-            "outcome": asdict(self.outcome),
-            "best": self.best_state,
+            **self.selection.state(),
             "meter": self.meter.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any], *, trained: bool) -> None:
         """Take up what :meth:`state` gave; ``trained`` when all stages are done, and else :meth:`prepare` must follow."""
-        self.outcome = Outcome(**state["outcome"])
+        self.selection.outcome = Outcome(**state["outcome"])
         if state["failure"] is not None:
             self.fail(Failure(**state["failure"]))
             return
-        self.best_state = state["best"]
+        self.selection.load_state(state)
         self.meter.load_state_dict(state["meter"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
         if trained:
             self.trainable.load_state_dict(state["model"])
         else:
@@ -354,14 +298,3 @@ class Learner:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.stream.state = RandomState.from_plain(of_this_process(state["random"]))
-
-
-def _schedule(stage: Stage, settings: RunSettings, steps: int) -> Schedule:
-    return Schedule(
-        stage.schedule or settings.schedule,
-        epochs=stage.epochs,
-        steps=steps,
-        milestones=settings.milestones,
-        gamma=settings.gamma,
-        warmup_epochs=settings.warmup_epochs,
-    )

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from limbeck.config import RunSettings
-from limbeck.engine.trainable import Trainable
+from limbeck.engine.trainable import Stage, Trainable
 from limbeck.errors import SettingError
 
 _DEFAULT_LR = {"sgd": 0.05, "adamw": 1e-3}
@@ -94,3 +95,24 @@ class Schedule:
         if self.kind == "multistep":
             return self.gamma ** sum(step >= milestone for milestone in self.milestones)
         return 1.0
+
+
+def schedule_of(stage: Stage, settings: RunSettings, steps: int) -> Schedule:
+    """The schedule of a stage: its own, or that of the settings. ``steps``: of an epoch."""
+    return Schedule(
+        stage.schedule or settings.schedule,
+        epochs=stage.epochs,
+        steps=steps,
+        milestones=settings.milestones,
+        gamma=settings.gamma,
+        warmup_epochs=settings.warmup_epochs,
+    )
+
+
+def clip_gradients(model: nn.Module, apart: Sequence[nn.Module], norm: float, accelerator: Accelerator) -> None:
+    """Clip the gradients of the student with its heads; those of each network ``apart`` from it by a norm of its own."""
+    theirs = {id(parameter) for network in apart for parameter in network.parameters()}
+    ours = [p for p in model.parameters() if id(p) not in theirs] if apart else model.parameters()
+    accelerator.clip_grad_norm_(ours, norm)
+    for network in apart:
+        nn.utils.clip_grad_norm_(network.parameters(), norm)

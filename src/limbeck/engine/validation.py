@@ -26,7 +26,7 @@ def evaluate(
     with ExitStack() as contexts:
         for learner in learners:
             for context in (
-                learner.averaged(),
+                learner.selection.averaged(),
                 whole_parameters(learner.trainable),
                 evaluating(learner.trainable),
             ):

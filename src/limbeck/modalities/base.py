@@ -33,7 +33,8 @@ from limbeck.teachers import Teacher
 if TYPE_CHECKING:  # these know what kind of data they are of
     from limbeck.feeds import Feeds
     from limbeck.job import Job
-    from limbeck.teaching import Surroundings, Teaching
+    from limbeck.surroundings import Surroundings
+    from limbeck.teaching import Teaching
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from limbeck.teachers import FrozenTeacher, Teacher
 if TYPE_CHECKING:
     from limbeck.feeds import Feeds
     from limbeck.job import Job, Loaders
-    from limbeck.teaching import Surroundings, Teaching
+    from limbeck.surroundings import Surroundings
+    from limbeck.teaching import Teaching
 
 
 @dataclass(frozen=True)

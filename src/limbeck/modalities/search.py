@@ -38,7 +38,8 @@ from limbeck.tasks.search import SearchTask
 if TYPE_CHECKING:
     from limbeck.feeds import Feeds
     from limbeck.job import Job
-    from limbeck.teaching import Surroundings, Teaching
+    from limbeck.surroundings import Surroundings
+    from limbeck.teaching import Teaching
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ from limbeck.token_taps import TokenTapped, language_classifier
 if TYPE_CHECKING:
     from limbeck.feeds import Feeds
     from limbeck.job import Job
-    from limbeck.teaching import Surroundings, Teaching
+    from limbeck.surroundings import Surroundings
+    from limbeck.teaching import Teaching
 
 _LARGEST = 700.0  # nats of which a float holds the exponential
 
