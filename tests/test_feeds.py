@@ -132,6 +132,20 @@ def test_names_need_named_data() -> None:
         limbeck.train("convnet_tiny", loaders(), epochs=1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"policy": "student"}, "policy: student says which text is seen, and the data are images"),
+        ({"documents": "teacher"}, "documents=teacher is for search, and loader is none"),
+    ],
+)
+def test_what_a_loader_has_not_is_refused(settings: dict[str, str], sentence: str) -> None:
+    with pytest.raises(SettingError, match=sentence):
+        limbeck.distill(
+            nn.Linear(6, 2), nn.Linear(6, 2), loaders(), "kl", epochs=1, allow_weak_teacher=True, **settings
+        )
+
+
 def test_labels_beyond_the_logits_are_explained() -> None:
     three = TensorDataset(torch.randn(32, 6), torch.arange(32) % 3)
     with pytest.raises(SignalError, match="tells 2 classes apart, and loader has labels up to 2"):

@@ -21,7 +21,7 @@ from limbeck.evaluate.record import Kind
 from limbeck.evaluate.search_bench import SearchBench, check_part
 from limbeck.evaluate.text_bench import LanguageBench, TextClassBench, text_split
 from limbeck.feeds import every_sample
-from limbeck.modalities import Images, Modality, Search, Text
+from limbeck.modalities import Images, Modality, Search, Text, modality_of
 from limbeck.modalities.search_networks import documents_of
 from limbeck.networks import Network
 from limbeck.pair_taps import PairTapped
@@ -31,7 +31,6 @@ from limbeck.signals import Batch
 # Of these sources a network without weights is random, so its figures would say nothing.
 _RANDOM_WITHOUT_WEIGHTS = ("zoo", "timm", "torchvision", "language")
 _HERE = ("zoo", "language")
-_SPEC = {"images": Images.spec, "classification": Text.spec, "language": Text.spec, "search": Search.spec}
 
 Model = str | nn.Module | Combination
 """Run folder, weights file that limbeck wrote, network by name as in NAME@FILE, or the network itself; a teacher of several."""
@@ -53,18 +52,14 @@ class Look:
 
 def kind_of(data: Data) -> Kind:
     """The kind of data, which says what parts there are."""
-    if isinstance(data, ImageData):
-        return "images"
-    if isinstance(data, SearchCorpus):
-        return "search"
-    return "language" if data.task == "causal" else "classification"
+    return modality_of(data, "").evaluated_as(data)
 
 
-def file_of(model: Model, kind: Kind) -> Path | None:
+def file_of(model: Model, data: Data) -> Path | None:
     """The weights file of a network that is named by one; None for others."""
     if not isinstance(model, str) or parse_combination(model) is not None:
         return None
-    weights = _SPEC[kind](model).weights
+    weights = modality_of(data, "").spec(model).weights
     return None if weights is None else Path(weights).expanduser()
 
 

@@ -97,7 +97,7 @@ def evaluate_networks(
 
     known = PARTS[bench.kind]
     if COST in parts:  # before anything is tapped: taps keep tensors alive
-        add(COST, lambda: bench.costs({who: file_of(model, bench.kind) for who, model in given.items()}))
+        add(COST, lambda: bench.costs({who: file_of(model, read) for who, model in given.items()}))
     if any(known[name].with_embedding for name in parts):
         bench.tap(parts, classifiers or {})
     say("scores")

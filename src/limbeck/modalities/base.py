@@ -18,6 +18,7 @@ from limbeck.engine.adversary import Adversary
 from limbeck.errors import SettingError
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
+from limbeck.evaluate.record import Kind
 from limbeck.models.language import Adapters
 from limbeck.models.spec import ModelSpec
 from limbeck.networks import Network
@@ -87,6 +88,11 @@ class Modality(ABC):
 
         Raises LimbeckError: what is wrong with it, or networks that cannot be compared on it.
         """
+
+    @staticmethod
+    @abstractmethod
+    def evaluated_as(data: Any) -> Kind:
+        """What an evaluation calls such data, as :meth:`evaluated` gave them; it says which parts there are."""
 
     @staticmethod
     def alone() -> Objective:

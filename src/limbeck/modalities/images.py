@@ -14,6 +14,7 @@ from limbeck.combination import Combination
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.engine.adversary import Adversary, check_range
+from limbeck.evaluate.record import Kind
 from limbeck.modalities.base import Modality, check_not_served
 from limbeck.models.spec import ModelSpec, parse_spec
 from limbeck.networks import Network, card, open_network, resolve
@@ -79,6 +80,10 @@ class Images(Modality):
         from limbeck.feeds import read_data
 
         return read_data(settings)
+
+    @staticmethod
+    def evaluated_as(data: ImageData) -> Kind:
+        return "images"
 
     @property
     def samples(self) -> str:

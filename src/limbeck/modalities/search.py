@@ -20,6 +20,7 @@ from limbeck.data.search.joint import JointTexts
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.evaluate import Score
 from limbeck.evaluate.judge import Judge
+from limbeck.evaluate.record import Kind
 from limbeck.evaluate.search import check_same_similarity
 from limbeck.modalities.base import Examined, Modality, check_not_served
 from limbeck.modalities.search_networks import DOCUMENTS_OF, SCORES, cross_of, is_encoder, opened, reading_of, spec_of
@@ -91,6 +92,10 @@ class Search(Modality):
         # The whole collection is searched: nothing is mined or drawn for a batch.
         plain = {"negatives": 0, "mining": "random", "extra_queries": None}
         return search_corpus(*found, settings.model_copy(update=plain), teacher, list(students))
+
+    @staticmethod
+    def evaluated_as(data: SearchCorpus) -> Kind:
+        return "search"
 
     @staticmethod
     def alone() -> Objective:

@@ -20,6 +20,7 @@ from limbeck.config import DistillSettings, RunSettings
 from limbeck.data.text import TextData, TokenData, text_of
 from limbeck.errors import LimbeckError, SettingError
 from limbeck.evaluate import Score
+from limbeck.evaluate.record import Kind
 from limbeck.modalities.base import Examined, Modality, check_not_served
 from limbeck.modalities.language_networks import check_context, check_vocabulary, created
 from limbeck.models.language import (
@@ -102,6 +103,10 @@ class Text(Modality):
         data = tokens_of(text, settings, networks)
         check_same_tokens(data, networks)
         return data
+
+    @staticmethod
+    def evaluated_as(data: TokenData) -> Kind:
+        return "language" if data.task == "causal" else "classification"
 
     @property
     def samples(self) -> str:
