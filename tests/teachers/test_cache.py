@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from limbeck.errors import CacheError
 from limbeck.signals import Batch, Signals
 from limbeck.teachers import _layout, find_cache, spot_check
+from limbeck.teachers._identity import FORMAT, Identity, check_same
 from limbeck.teachers._lock import writing_alone
-from limbeck.teachers.cache import FORMAT, MANIFEST, Identity, check_same, read_manifest
+from limbeck.teachers.cache import MANIFEST, read_manifest
 
 from .caches import World
 

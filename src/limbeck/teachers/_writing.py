@@ -12,6 +12,7 @@ from torch import Tensor
 
 from limbeck.distributed import rank, world_size
 from limbeck.errors import CacheError
+from limbeck.teachers._identity import check_same
 from limbeck.teachers._layout import Layout
 from limbeck.teachers._lock import LOCK, writing_alone
 from limbeck.teachers._shards import Shard, remove_leftovers, shards_of
@@ -21,7 +22,6 @@ from limbeck.teachers.cache import (
     Compute,
     SlotBatches,
     TeacherCache,
-    check_same,
     read_manifest,
     write_manifest,
 )

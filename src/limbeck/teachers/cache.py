@@ -1,4 +1,4 @@
-"""A teacher's answers on the disk: of which teacher, data, views and preprocessing they are, and how they are read.
+"""A teacher's answers on the disk: what a cache holds, and how it is read.
 
 A cache is a folder. ``manifest.json`` says what it is of (its identity) and what it holds (its layout); the shards
 ``signals-00000.safetensors`` … hold the signals of contiguous ranges of samples, each in all of its slots. Nothing is
@@ -8,7 +8,6 @@ unpickled, and a cache of anything else is an error, never a warning.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -16,37 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from limbeck.distributed import rank, world_size
-from limbeck.errors import CacheError, check_choice
+from limbeck.errors import CacheError
 from limbeck.files import atomic_path
-from limbeck.fingerprint import of_module, of_split, of_tensors
+from limbeck.fingerprint import of_tensors
 from limbeck.signals import Batch, Signals
-from limbeck.teachers._codecs import parse_codec
-from limbeck.teachers._layout import DTYPES, Layout, make_layout
+from limbeck.teachers._identity import FORMAT, Identity, check_same
+from limbeck.teachers._layout import Layout, make_layout
 from limbeck.teachers._shards import Shard, shards_of
 from limbeck.teachers.together import together
 
 if TYPE_CHECKING:
-    from limbeck.data import ImageSplit, Slots
+    from limbeck.data import Slots
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-# What the parts of an identity are called in a sentence.
-_WORDS = {
-    "teacher": "the teacher",
-    "data": "the training data",
-    "views": "the augmentation",
-    "table": "the views that each sample is given",
-    "preprocess": "the teacher's preprocessing",
-    "precision": "the precision of the teacher's forward pass",
-    "dtype": "the stored dtype",
-    "logits": "how logits are stored",
-    "beside": "the teachers beside the first",
-    "format": "the version of the cache format",
-}
-_DIGITS = 12
 # Relative to the largest number of an entry. float32: convolutions on an accelerator keep 10 bits of each factor.
 _TOLERANCE = {"fp32": 2e-3, "fp16": 2**-7, "bf16": 2**-5}
 _ROUNDING = {"fp16": 2**-10, "fp32": 0.0}
@@ -67,22 +51,6 @@ Compute = Callable[[Batch], Signals]
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What a cache is of. Two caches with equal identities hold the same numbers, up to those of the arithmetic."""
-
-    teacher: str
-    data: str
-    views: str
-    table: str
-    preprocess: str
-    precision: str
-    dtype: str
-    logits: str
-    format: int = FORMAT
-    beside: str = ""
-
-
-@dataclass(frozen=True)
 class CachePlan:
     """A cache before it is written: what it will be of, and hold."""
 
@@ -99,45 +67,6 @@ class CachePlan:
         """32 hexadecimal digits that each of its files bears."""
         text = json.dumps([asdict(self.identity), self.layout.as_dict()], sort_keys=True)
         return of_tensors(plan=torch.tensor(list(text.encode()), dtype=torch.uint8))[:32]
-
-
-def identify(
-    teacher: nn.Module,
-    split: ImageSplit,
-    slots: Slots,
-    preprocess: nn.Module,
-    *,
-    precision: str = "fp32",
-    dtype: str = "fp16",
-    logits: str = "dense",
-    beside: str = "",
-) -> Identity:
-    """The identity of a teacher's answers.
-
-    teacher: the network itself, without taps, as it is before anything folds or compiles it. slots: of the training
-    batches. preprocess: from a batch's inputs to the teacher's. precision: of its forward pass, "fp32" or "bf16". dtype: of
-    stored numbers, "fp16" or "fp32". logits: ``dense``, ``topk(K)`` or ``sampled(N)``. beside: other networks that have a part
-    in the answers, in words and digits. Reads all weights and images; see
-    ``limbeck.fingerprint``. Raises SettingError for a dtype or a way to store logits that does not exist.
-    """
-    check_choice("cache dtype", dtype, DTYPES)
-    return Identity(
-        teacher=f"{type(teacher).__name__} {of_module(teacher)}",
-        data=f"{len(split):,} samples {of_split(split)}",
-        views=slots.text,
-        table=of_tensors(ids=slots.ids),
-        preprocess=_described(preprocess),
-        precision=precision,
-        dtype=dtype,
-        logits=parse_codec(logits).text,
-        beside=beside,
-    )
-
-
-def _described(preprocess: nn.Module) -> str:
-    # One that has no weights is all in its text, which reads better than digits.
-    plain = not preprocess.state_dict() and "\n" not in repr(preprocess)
-    return repr(preprocess) if plain else f"{type(preprocess).__name__} {of_module(preprocess)}"
 
 
 def plan_cache(
@@ -275,27 +204,6 @@ def write_manifest(folder: Path, plan: CachePlan, *, complete: bool) -> None:
             temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
     except OSError as error:
         raise CacheError(f"{folder / MANIFEST} could not be written ({error}).") from error
-
-
-def check_same(folder: Path, stored: Identity, wanted: Identity) -> None:
-    """Raise CacheError unless the identities are equal; it names every part that differs."""
-    ours, theirs = asdict(wanted), asdict(stored)
-    # The table follows from the views and the number of samples; alone it tells of another way to draw.
-    follows = {"table"} if ours["views"] != theirs["views"] or ours["data"] != theirs["data"] else set()
-    differing = [name for name in ours if ours[name] != theirs[name] and name not in follows]
-    if differing:
-        listed = "; ".join(
-            f"{_WORDS[name]}: {_short(theirs[name])} there, {_short(ours[name])} now" for name in differing
-        )
-        raise CacheError(
-            f"the teacher cache {folder} is of something else. {listed[0].upper()}{listed[1:]}. Name another folder, or "
-            "delete this one to have it written anew."
-        )
-
-
-def _short(value: object) -> str:
-    short = re.sub(rf"\b([0-9a-f]{{{_DIGITS}}})[0-9a-f]{{20,}}\b", r"\1…", str(value))
-    return f"'{short}'" if ", " in short else short
 
 
 def spot_check(
