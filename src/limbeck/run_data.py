@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from limbeck.back_translation import back_translated, parse_back_translation
 from limbeck.budget import check_budget
+from limbeck.caching import check_asked_for
 from limbeck.config import RunSettings
 from limbeck.data import ImageData
 from limbeck.data.search import SearchCorpus, SearchData, search_of, told
@@ -47,6 +48,7 @@ def data_of(jobs: Sequence[Job], accelerator: Accelerator, say: Say) -> RunData:
     """
     job = jobs[0]
     data, budget = job.data, job.distill.teacher_budget
+    check_asked_for(job.distill)
     if isinstance(data, Loaders):
         check_budget(job.distill, loader=True)
         return data
