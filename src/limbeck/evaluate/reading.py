@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from limbeck.config import RunSettings
 from limbeck.data.search import search_of
 from limbeck.data.text import TextData, text_of
+from limbeck.errors import SettingError
 from limbeck.evaluate.opening import Data
 from limbeck.feeds import read_data
+from limbeck.modalities.search_networks import is_encoder
 
 
 def read_evaluated(settings: RunSettings, students: Sequence[str], teacher: str | None) -> Data:
@@ -30,6 +32,11 @@ def read_evaluated(settings: RunSettings, students: Sequence[str], teacher: str 
     if search_of(settings.data) is not None:
         from limbeck.search_feeds import check_search_settings, read_search, search_corpus
 
+        if teacher is not None and not is_encoder(teacher):
+            raise SettingError(
+                f"teacher: {teacher} scores pairs of texts, and only encoders can search a collection: name an encoder, or "
+                "none with --teacher none."
+            )
         check_search_settings(settings, ())
         found = read_search(settings)
         assert found is not None
