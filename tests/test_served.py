@@ -58,7 +58,7 @@ def test_answers_of_a_server_are_what_is_learnt(
     with serving(served()) as found:
         # A network that has learnt nothing ends nowhere, so the answers are as long as they may be, and none is left.
         with pytest.raises(LimbeckError, match="gave no answer with an end"):
-            taught(found, tmp_path / "a", "ce", policy="teacher", teacher_sampling="temperature=0")
+            taught(found, tmp_path / "a", "ce", policy="teacher", teacher_sampling="temperature=0", train_limit=16)
         assert {body["max_tokens"] for body in found.asked} == {6}
         monkey = found.answer
         found.answer = lambda prompt, body: {**monkey(prompt, body), "text": "12", "finish_reason": "stop"}  # type: ignore[method-assign]
