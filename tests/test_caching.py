@@ -91,14 +91,21 @@ def test_feature_maps_are_kept_when_that_is_asked_for(data: ImageData, tmp_path:
         distil(data, "ce + ofd()", teacher_cache=tmp_path / "cache", **settings)
 
 
+@pytest.mark.parametrize(("name", "value"), [("cache_logits", "topk(3)"), ("cache_features", True)])
+def test_what_a_cache_keeps_is_refused_where_there_is_none(data: ImageData, name: str, value: Any) -> None:
+    with pytest.raises(SettingError, match=f"^{name} says what a teacher cache keeps.*--teacher-cache"):
+        distil(data, **{name: value})
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"teacher": CountTeacher(4)}, "The teacher"),
         ({"augment": "crop=1"}, "augmentation"),
         ({"views": 3}, "augmentation"),
-        ({"cache_dtype": "fp32"}, "fp32"),
-        ({"cache_logits": "topk(3)"}, "topk"),
+        ({"cache_dtype": "fp32"}, "Give --cache-dtype 'fp16' to read it, name another"),
+        ({"cache_logits": "topk(3)"}, "topk.*Give --cache-logits 'dense' to read it"),
+        ({"cache_logits": "topk(3)", "views": 3}, r"now\. Name another"),
     ],
 )
 def test_a_cache_of_something_else_is_an_error(

@@ -18,7 +18,7 @@ import limbeck
 from limbeck import comparison
 from limbeck.comparison import Comparison, run_comparison
 from limbeck.config import CompareSettings, DistillSettings, TrainSettings
-from limbeck.contest import contest_of
+from limbeck.contest import contest_of, entries_of
 from limbeck.data import load_data
 from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
@@ -376,6 +376,33 @@ def test_students_of_different_kinds_have_rows_of_their_own(tmp_path: Path) -> N
         epochs=1,
     )
     assert {row.label for row in without.rows} == labels
+
+
+def test_members_alone_are_not_joined_by_what_is_compared_by_default() -> None:
+    members = [{"objective": "kd", "lr": lr} for lr in (0.1, 0.2)]
+    values = {"teacher": TEACHER, "student": "convnet_tiny", "members": members}
+    alone = entries_of(contest_of(CompareSettings.make({**values, "baselines": False})))
+    assert [entry.name for entry in alone] == ["kd-lr-0.1", "kd-lr-0.2"]
+    named = entries_of(contest_of(CompareSettings.make({**values, "objectives": ["icd"]})))
+    assert [entry.name for entry in named] == ["alone", "kd", "icd", "kd-lr-0.1", "kd-lr-0.2"]
+    assert CompareSettings.make(CompareSettings.make(values).model_dump(mode="json")).objectives == []
+
+
+def test_names_tell_what_sets_students_of_one_objective_apart() -> None:
+    stages = [{"objective": "kd", "epochs": number} for number in range(1, 9)]
+    members = [
+        {"objective": "kl"},
+        {"objective": "kl", "policy": "speculative(top_k=3)"},
+        {"objective": "kl", "policy": "student", "lr": 0.1},
+        {"objective": "kl", "stages": stages},
+    ]
+    settings = CompareSettings.make({"teacher": "t", "student": "s", "baselines": False, "members": members})
+    assert [entry.name for entry in entries_of(contest_of(settings))] == [
+        "kl",
+        "kl-policy-speculative-top_k-3",
+        "kl-lr-0.1-policy-student",
+        "kl-2",
+    ]
 
 
 def test_from_python_with_objects(tmp_path: Path) -> None:

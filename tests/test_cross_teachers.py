@@ -16,6 +16,7 @@ pytest.importorskip("sentence_transformers", reason="encoders are opened by the 
 from search_training import QUICK, STUDENT, TEACHER, collection, distilled, encoder, weights
 
 import limbeck
+from limbeck.config import DistillSettings
 from limbeck.cross_taps import CrossTapped, GivenScores
 from limbeck.data.search import (
     EvalPairBatches,
@@ -29,6 +30,7 @@ from limbeck.data.search import (
 )
 from limbeck.data.search.joint import JointTexts
 from limbeck.errors import CacheError, DataError, SettingError, WeightsError
+from limbeck.evaluate.reading import read_evaluated
 from limbeck.evaluate.search import embed
 from limbeck.models.encoders import open_cross_encoder
 from limbeck.objectives import parse_objective
@@ -51,6 +53,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertForSequenceClassification(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+def test_a_teacher_that_scores_pairs_is_none_of_an_evaluation(folder: Path) -> None:
+    settings = DistillSettings.make({"data": "search:synonyms(train=8, val=4, test=4)"})
+    for teacher in (f"cross:{folder}", "scores"):
+        with pytest.raises(SettingError, match=f"teacher: {teacher} scores pairs of texts, .* --teacher none"):
+            read_evaluated(settings, [STUDENT], teacher)
 
 
 def seen(negatives: int = 1) -> tuple[SeenPairs, SearchData]:

@@ -77,7 +77,7 @@ def test_students_with_adapters_are_compared(tmp_path: Path) -> None:
     assert [row.variant for row in rows] == ["", "student_lora=rank=2", "student_lora=rank=4, targets=['q_proj']"]
     assert [len(group) for group in json.loads((tmp_path / "compared" / "groups.json").read_text())] == [3]
     alone = distilled(student=STUDENT, student_lora="rank=2", name="alone", runs_dir=tmp_path)
-    (together,) = (done for name, done in found.students.items() if name.startswith("kl-2"))
+    (together,) = (done for name, done in found.students.items() if name.startswith("kl-student_lora-rank-2"))
     for name, value in weights(alone).items():
         assert torch.equal(value, weights(together)[name]), name
 

@@ -14,10 +14,12 @@ pytest.importorskip("sentence_transformers", reason="encoders are opened by the 
 from search_training import QUICK, STUDENT, TEACHER, collection, distilled, encoder, weights
 
 import limbeck
+from limbeck.config import ExportSettings
 from limbeck.data.search import SearchData, divided, load_search
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import CacheError, DataError, SettingError, WeightsError
 from limbeck.evaluate.search import embed, find, make_index, score
+from limbeck.export import run_export
 from limbeck.modalities.search import reading_of
 from limbeck.models.encoders import open_encoder
 from limbeck.report.table import markdown
@@ -236,6 +238,11 @@ def test_a_student_of_queries_alone_searches_the_teachers_documents(folder: Path
     )
     assert json.loads((home / "search.json").read_text())["documents_of"].startswith("bert(")
     assert "this encoder is of queries alone" in (home / "README.md").read_text()
+    exported = ExportSettings.make({"model": str(home), "output": tmp_path / "deploy", "to": ["folder"]})
+    run_export(exported, say=lambda line: None)
+    deployed = (tmp_path / "deploy" / "README.md").read_text()
+    assert "It encodes queries alone.** They are searched for among the documents of its teacher, `bert(" in deployed
+    assert "encoder.encode_query(" in deployed
     with pytest.raises(SettingError, match="learnt to encode queries alone"):
         limbeck.distill(str(home), STUDENT, data, "listwise_kl", allow_weak_teacher=True, **quick)
 
@@ -298,6 +305,21 @@ def test_a_cache_of_texts_is_read_and_one_of_something_else_refused(tmp_path: Pa
         distilled(teacher=encoder(TEACHER, 7), **given)
     with pytest.raises(CacheError, match="document max_length was '16' and is '8'"):
         distilled(teacher=teacher, max_length=8, **given)
+    # Queries that are none of the collection's lie beside its texts, which are not read again for them.
+    asked, written = tmp_path / "asked.txt", (tmp_path / "cache" / "embeddings.safetensors").stat().st_mtime_ns
+    asked.write_text("w1 w2\nw3")
+    extra = {**given, "extra_queries": asked, "objective": "embed_match(extra=1)", "cache_check": 3}
+    counted.texts = 0
+    first = distilled(teacher=teacher, **extra)
+    once, counted.texts = counted.texts, 0
+    again = distilled(teacher=teacher, **extra)
+    assert counted.texts == once
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(first).items())
+    assert {path.stem for path in (tmp_path / "cache").iterdir()} == {"embeddings", "embeddings-extra"}
+    assert (tmp_path / "cache" / "embeddings.safetensors").stat().st_mtime_ns == written
+    asked.write_text("w4 w5\nw6")
+    with pytest.raises(CacheError, match=r"embeddings-extra.safetensors' holds .* something else: extra was '2 texts"):
+        distilled(teacher=teacher, **extra)
     (tmp_path / "cache" / "embeddings.safetensors").write_bytes(b"nothing")
     with pytest.raises(CacheError, match="damaged"):
         distilled(teacher=teacher, **given)

@@ -52,15 +52,20 @@ def test_the_key_is_not_in_the_runs_folder(tmp_path: Path, monkeypatch: pytest.M
     assert not any(b"very-secret" in path.read_bytes() for path in files)
 
 
-def test_answers_of_a_server_are_what_is_learnt(tmp_path: Path) -> None:
+def test_answers_of_a_server_are_what_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     with serving(served()) as found:
         # A network that has learnt nothing ends nowhere, so the answers are as long as they may be, and none is left.
         with pytest.raises(LimbeckError, match="gave no answer with an end"):
-            taught(found, tmp_path / "a", "ce", policy="teacher", teacher_sampling="temperature=0")
+            taught(found, tmp_path / "a", "ce", policy="teacher", teacher_sampling="temperature=0", train_limit=16)
         assert {body["max_tokens"] for body in found.asked} == {6}
         monkey = found.answer
         found.answer = lambda prompt, body: {**monkey(prompt, body), "text": "12", "finish_reason": "stop"}  # type: ignore[method-assign]
-        done = taught(found, tmp_path / "b", "ce", policy="teacher", epochs=6, lr=0.03)
+        monkeypatch.setattr("limbeck.caching._SAID_EVERY", 0.0)
+        with caplog.at_level("INFO", logger="limbeck"):
+            done = taught(found, tmp_path / "b", "ce", policy="teacher", epochs=6, lr=0.03)
+        assert "95 of 96 prompts, 0 s left" in caplog.text
         count = len(found.asked)
         both = taught(found, tmp_path / "b", "ce + kl", policy="teacher")
         assert not [body for body in found.asked[count:] if isinstance(body["prompt"], str)]

@@ -134,6 +134,8 @@ def test_students_with_a_policy_have_a_pass_of_their_own(tmp_path: Path) -> None
     assert all(row.exact_match is not None for row in found.rows)
     groups = json.loads((tmp_path / "compared" / "groups.json").read_text())
     assert [len(group) for group in groups] == [1, 1, 1]
+    names = {name.removesuffix("-seed0") for name in found.students}
+    assert names == {"kl-policy-fixed", "kl-policy-student", "kl-policy-speculative-top_k-3"}
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def test_the_largest_answers_of_a_teacher_take_little_room_and_teach(tmp_path: P
     done = distilled(teacher_cache=tmp_path / "cache", cache_logits="topk(4)")
     assert done.result.test is not None
     assert done.result.test["kl"] < 1
-    with pytest.raises(CacheError, match=r"How logits are stored: topk\(4\) there, dense now"):
+    with pytest.raises(CacheError, match=r"topk\(4\) there, dense now\. Give --cache-logits 'topk\(4\)'"):
         distilled(teacher_cache=tmp_path / "cache")
 
 

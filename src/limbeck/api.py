@@ -85,7 +85,7 @@ def compare(
     teacher: nn.Module | str | Combination | None,
     students: Student | Sequence[Student],
     data: Data = "digits",
-    objectives: Sequence[Objective | str] | str = ("icd", "icd+kd"),
+    objectives: Sequence[Objective | str] | str | None = None,
     *,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
@@ -100,7 +100,8 @@ def compare(
     Args:
         teacher, data, callbacks: as for :func:`distill`; None for objectives that need no teacher, such as ``dml``.
         students: names, or functions without arguments that make a network anew; one or several.
-        objectives: objectives, presets or expressions; text may hold several with commas between them, and ranges.
+        objectives: objectives, presets or expressions; text may hold several with commas between them, and ranges. When not
+            given ``icd`` and ``icd+kd``, or none where there are ``members``.
         settings: any of :class:`~limbeck.config.CompareSettings`, such as ``seeds=5, epochs=240``. A folder is written when
             ``name`` is among them, and not otherwise.
 
@@ -111,19 +112,21 @@ def compare(
         LimbeckError: whatever is wrong with any student, before the first is trained; and when all of them fail.
     """
     several = [students] if isinstance(students, str) or callable(students) else list(students)
-    listed = [objectives] if isinstance(objectives, str | Objective) else list(objectives)
+    listed = (
+        [objectives] if isinstance(objectives, str | Objective) else None if objectives is None else list(objectives)
+    )
     names = [student if isinstance(student, str) else student.__name__ for student in several]
-    texts = [str(objective) for objective in listed]
+    texts = {} if listed is None else {"objectives": [str(objective) for objective in listed]}
     values = _with_names(settings, data, teacher=teacher)
     for name in ("student", "objectives"):
         if name in values:
             raise SettingError(f"{name} is given twice.")
-    made = CompareSettings.make({**values, "student": names, "objectives": texts})
+    made = CompareSettings.make({**values, "student": names, **texts})
     name = data.name if isinstance(data, ImageData | TextData | SearchData) else "loader"
     words = {} if isinstance(data, str) else {"data": name}
     called = None if teacher is None else made.teacher or teacher_name(teacher)
     made = made.model_copy(update={**words, "teacher": called})
-    contest = Contest(made, teacher, several, listed, _data(data))
+    contest = Contest(made, teacher, several, made.objectives if listed is None else listed, _data(data))
     return run_comparison(contest, folder=made.name is not None, callbacks=callbacks)
 
 

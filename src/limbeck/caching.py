@@ -24,6 +24,20 @@ Say = Callable[[str], None]
 
 _MAPS = ("features", "preactivations", "stem", "embedding_map")
 _SAID_EVERY = 10.0  # seconds
+# Settings of what a cache keeps, and their usual values.
+_OF_LOGITS_AND_MAPS = (("cache_logits", "dense"), ("cache_features", False))
+
+
+def check_asked_for(settings: TeacherSettings) -> None:
+    """Raise SettingError for a setting that says what a cache keeps, where no cache is asked for."""
+    if settings.teacher_cache is not None:
+        return
+    for name, usual in _OF_LOGITS_AND_MAPS:
+        if getattr(settings, name) != usual:
+            raise SettingError(
+                f"{name} says what a teacher cache keeps, and none is asked for: name its folder with --teacher-cache, or "
+                f"leave {name} out."
+            )
 
 
 def check_cachable(settings: TeacherSettings, feeds: Feeds, needs: frozenset[str]) -> None:
@@ -55,7 +69,7 @@ def check_search_cache(settings: TeacherSettings) -> None:
     """Raise SettingError for a setting of a cache that keeps nothing of search, where a cache is asked for."""
     if settings.teacher_cache is None:
         return
-    for name, usual in (("cache_logits", "dense"), ("cache_features", False)):
+    for name, usual in _OF_LOGITS_AND_MAPS:
         if getattr(settings, name) != usual:
             raise SettingError(f"{name}: of search a cache keeps embeddings, and neither logits nor feature maps.")
 
@@ -208,7 +222,7 @@ def find_or_write(
         f"cache       {folder}: writing {', '.join(layout.shapes)} of {layout.samples:,} {what} in "
         f"{layout.slots:,} view{'s' * (layout.slots != 1)} each, {_size(made.bytes)}"
     )
-    return write_cache(folder, made, batches, compute, batch_size=batch_size, on_progress=_Progress(say))
+    return write_cache(folder, made, batches, compute, batch_size=batch_size, on_progress=Progress(say))
 
 
 def require(teacher: CachedTeacher, needs: frozenset[str], names: Sequence[Names]) -> None:
@@ -236,11 +250,11 @@ def _size(count: float) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
-class _Progress:
-    """A line every ten seconds."""
+class Progress:
+    """A line every ten seconds. what: is counted, in words."""
 
-    def __init__(self, say: Say) -> None:
-        self.say, self.said = say, time.perf_counter()
+    def __init__(self, say: Say, what: str = "entries") -> None:
+        self.say, self.what, self.said = say, what, time.perf_counter()
         self.started = self.said
 
     def __call__(self, done: int, total: int) -> None:
@@ -248,4 +262,4 @@ class _Progress:
         if done and now - self.said >= _SAID_EVERY:
             self.said = now
             left = (now - self.started) / done * (total - done)
-            self.say(f"            {done:,} of {total:,} entries, {left:,.0f} s left")
+            self.say(f"            {done:,} of {total:,} {self.what}, {left:,.0f} s left")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ Student = str | Callable[[], nn.Module]
 
 ALONE = "alone"
 _BASELINE = "kd"
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,30 @@ def _of_recipe(member: MemberSettings, students: Sequence[Student]) -> list[Entr
 def _with_names(entries: Sequence[Entry], *, several_students: bool) -> list[Entry]:
     made: dict[str, Entry] = {}
     for entry in entries:
-        parts = [_text(entry.student)] if several_students else []
-        stem = run_name(*parts, str(entry.objective), 0).removesuffix("-seed0")
-        names = (stem if number == 1 else f"{stem}-{number}" for number in range(1, len(entries) + 2))
-        name = next(name for name in names if name not in made)
+        twins = [other.own for other in entries if _same_kind(other, entry)]
+        stem = _stem(entry, [], several_students)
+        told = _stem(entry, _differing(entry.own, twins), several_students)
+        names = [stem, *([told] if len(told) <= _LONGEST_NAME else [])]
+        names += [f"{stem}-{number}" for number in range(2, len(entries) + 2)]
+        # A setting that tells it apart from the others of its kind is a better name than a number.
+        name = next(name for name in (names if told == stem else names[1:]) if name not in made)
         made[name] = replace(entry, name=name)
     return list(made.values())
+
+
+def _same_kind(one: Entry, other: Entry) -> bool:
+    return (_text(one.student), str(one.objective)) == (_text(other.student), str(other.objective))
+
+
+def _differing(own: Mapping[str, Any], twins: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings, each with its value, that others of its kind do not have so."""
+    return [f"{name}-{value}" for name, value in own.items() if any(twin.get(name) != value for twin in twins)]
+
+
+def _stem(entry: Entry, differing: Sequence[str], several_students: bool) -> str:
+    parts = [_text(entry.student)] if several_students else []
+    made = run_name(*parts, str(entry.objective), *differing, 0).removesuffix("-seed0")
+    return re.sub("-{2,}", "-", made) if differing else made
 
 
 def _text(student: Student) -> str:

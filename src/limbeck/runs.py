@@ -26,6 +26,12 @@ EVALUATION = "evaluation.json"
 SEARCH_FIGURES = {"ndcg_10": "nDCG@10", "mrr_10": "MRR@10", "recall_100": "recall@100", "map": "MAP"}
 """What figures of a search are called in results, and for people."""
 
+
+def accuracy_words(*, searched: bool, tokens: bool) -> str:
+    """What is counted as right: a query's document among those of its batch, a token, or a sample."""
+    return "accuracy in batch" if searched else "token accuracy" if tokens else "accuracy"
+
+
 # How a run is started, not what it is: these may differ when it is resumed.
 _NOT_PART_OF_THE_RUN = {
     "resume",
@@ -221,6 +227,12 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     finished: str = ""
+
+    @property
+    def accuracy_words(self) -> str:
+        """What its accuracies are of."""
+        known = {*(self.test or ()), *(self.judged or ())}
+        return accuracy_words(searched=not known.isdisjoint(SEARCH_FIGURES), tokens="perplexity" in known)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -127,9 +127,10 @@ def search_corpus(
         assert own is not None
         assert accelerator is not None
         name, encoder = opened(encoders[0], tokenizer, settings.max_length, similarity)
+        say(f"data        {split.name}: {len(split.documents):,} documents, in which {name} looks for negatives")
         found = KnownTexts(name, encoder.to(accelerator.device), own.of(split), encoder.similarity)
         with accelerator.autocast():
-            read_texts(found, split, own, settings, accelerator.device, say)
+            read_texts(found, split, own, settings, accelerator.device, say, extra=extra)
         known, miner = {encoders[0]: found}, teacher_miner(found, settings.mining_margin, settings.mining_share)
     corpus = corpus_of(
         split,

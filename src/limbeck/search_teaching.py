@@ -141,6 +141,7 @@ class SearchTeaching(Teaching):
                         around.device,
                         around.say,
                         number=number,
+                        extra=corpus.extra,
                     )
                 elif isinstance(tapped, CrossTapped) and tapped.own and not tapped.pooled:
                     read_pairs(tapped, corpus, around.distill, around.say)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck.caching import Progress
 from limbeck.config import TeacherSettings
 from limbeck.data.text import TextData, TokenData
 from limbeck.distributed import rank
@@ -88,7 +89,7 @@ def with_answers(job: Job, text: TextData, say: Say) -> TextData:
     client, folder = Client(server, settings.teacher_key), settings.teacher_cache / "answers"
     with together():
         if rank() == 0:
-            answered_by(client, text, writing, folder, say)
+            answered_by(client, text, writing, folder, say, Progress(say, "prompts"))
     return answered_by(client, text, writing, folder, lambda line: None)  # The first process has told.
 
 

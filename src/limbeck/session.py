@@ -8,6 +8,7 @@ from accelerate import Accelerator
 
 from limbeck.authoring import Author
 from limbeck.budget import ANSWERS, check_views, without_samples
+from limbeck.caching import check_asked_for
 from limbeck.config import RunSettings
 from limbeck.engine.memory import give_back_memory
 from limbeck.errors import SettingError
@@ -41,6 +42,7 @@ class Session:
 
     def __init__(self, plans: Sequence[Plan], accelerator: Accelerator, say: Say) -> None:
         job = next((plan.job for plan in plans if plan.job.teacher is not None), plans[0].job)
+        check_asked_for(job.distill)
         self._kind = modality_of(job.data, job.settings.data)
         self._data = self._kind.read([job, *(plan.job for plan in plans)], accelerator, say)
         feeds = self._kind.feeds(self._data, job.settings, accelerator.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,75 +33,35 @@ _TOLERANCE = {"fp16": 2**-7, "fp32": 2e-3}
 @dataclass(frozen=True)
 class Kept:
     """How embeddings are kept on the disk. path: the file. dtype: "fp16" or "fp32". check: texts that are read again and
-    compared when a file is found."""
+    compared when a file is found. facts: what they depend on, in words and digits."""
 
     path: Path
     dtype: str
     check: int
+    facts: Mapping[str, str]
 
 
-def identity(known: KnownTexts, data: SearchData, reading: Reading, *, precision: str, dtype: str) -> dict[str, str]:
-    """What the embeddings of a collection depend on, in words and digits."""
-    facts = {
-        "teacher": of_module(known.encoder),
-        **_collection(data),
-    }
-    for kind, tokenising in (("query", reading.queries), ("document", reading.documents)):
-        facts |= {f"{kind} {name}": value for name, value in tokenising.facts().items()}
-    return {**facts, "precision": precision, "dtype": dtype}
+@dataclass(frozen=True)
+class _Texts:
+    """Texts that lie in one file together, by what they are called there: as they are written, and as tokens."""
+
+    words: Mapping[str, Sequence[str]]
+    rows: Mapping[str, TokenRows]
+
+    def facts(self) -> dict[str, str]:
+        return {name: f"{len(texts):,} texts {_digest(texts)}" for name, texts in self.words.items()}
 
 
-def _collection(data: SearchData) -> dict[str, str]:
-    return {
-        "queries": f"{len(data.queries):,} texts {_digest(data.queries.texts)}",
-        "documents": f"{len(data.documents):,} texts {_digest(data.documents.texts)}",
-    }
+def _of_collection(data: SearchData, extra: Tensor | None) -> dict[str, Sequence[str]]:
+    """Its own texts: the queries without those that a run adds at their end."""
+    own = len(data.queries) - (0 if extra is None else len(extra))
+    return {"queries": data.queries.texts[:own], "documents": data.documents.texts}
 
 
-def _digest(texts: tuple[str, ...]) -> str:
+def _digest(texts: Sequence[str]) -> str:
     # With their lengths, so that no two lists of texts give the same bytes.
     joined = "".join(f"{len(text)}:{text}" for text in texts).encode()
     return of_tensors(texts=torch.frombuffer(bytearray(joined), dtype=torch.uint8))[:16]
-
-
-def read_all(
-    known: KnownTexts,
-    *,
-    batch_size: int,
-    device: torch.device,
-    kept: Kept | None = None,
-    facts: Mapping[str, str] | None = None,
-    say: Say,
-) -> None:
-    """Have every text of the collection read, once, or take what a file holds; from then on they are looked up.
-
-    Several processes read a part each. On a GPU the embeddings lie there where they take at most half of what is free. What is
-    kept in half precision is rounded in the run that writes it too, so that later runs do the same.
-
-    kept: a file that is read where it exists and written otherwise, with the ``facts`` of :func:`identity`.
-
-    Raises:
-        CacheError: the file is of something else, which is named, or damaged, or embeddings do not fit into its numbers.
-    """
-    found = None
-    if kept is not None:
-        with together():
-            found = _found(kept.path, facts or {})
-    if found is None:
-        count = len(known.texts.queries) + len(known.texts.documents)
-        say(f"            {known.name} reads {count:,} texts, once")
-        found = TextEmbeddings(
-            *(_embedded(known, rows, batch_size, device) for rows in (known.texts.queries, known.texts.documents))
-        )
-        if kept is not None:
-            found = _written(kept, facts or {}, found, say)
-    elif kept is not None:
-        size = _bytes(found) / 4 * _DTYPES[kept.dtype].itemsize / 1e6
-        say(f"cache       {kept.path}: {size:,.1f} MB, read instead of asking {known.name}")
-        _check(known, kept, found, batch_size, device)
-    if fits(device, _bytes(found)):
-        found = TextEmbeddings(found.queries.to(device), found.documents.to(device))
-    known.embedded = found
 
 
 def read_texts(
@@ -113,16 +73,73 @@ def read_texts(
     say: Say,
     *,
     number: int = 1,
+    extra: Tensor | None = None,
 ) -> None:
-    """:func:`read_all` by the settings of a run, for the ``number``-th of its teachers."""
+    """Have every text of a run read, once, or take what files hold; from then on they are looked up.
+
+    Several processes read a part each. On a GPU the embeddings lie there where they take at most half of what is free. What is
+    kept in half precision is rounded in the run that writes it too, so that later runs do the same.
+
+    Args:
+        known: an encoder's texts; nothing is done where they were read already.
+        number: of the teacher, where there are several.
+        extra: places of the queries that are none of the collection's, which are its last ones. They have a file of their own,
+            so that the collection's serves runs with others and without.
+
+    Raises:
+        CacheError: a file is of something else, which is named, or damaged, or embeddings do not fit into its numbers.
+    """
     if known.embedded is not None:
         return
-    kept, facts = None, None
-    if isinstance(settings, TeacherSettings) and settings.teacher_cache is not None:
-        name = f"{EMBEDDINGS}{'' if number == 1 else f'-{number}'}.safetensors"
-        kept = Kept(settings.teacher_cache / name, settings.cache_dtype, settings.cache_check)
-        facts = identity(known, data, reading, precision=settings.precision, dtype=kept.dtype)
-    read_all(known, batch_size=settings.batch_size, device=device, kept=kept, facts=facts, say=say)
+    words, rows = _of_collection(data, extra), known.texts
+    own = torch.arange(len(words["queries"]))
+    files = {"": _Texts(words, {"queries": rows.queries.some(own), "documents": rows.documents})}
+    if extra is not None:
+        files["-extra"] = _Texts({"extra": data.queries.texts[len(own) :]}, {"extra": rows.queries.some(extra)})
+    found: dict[str, Tensor] = {}
+    for ending, texts in files.items():
+        kept = None
+        if isinstance(settings, TeacherSettings) and settings.teacher_cache is not None:
+            name = f"{EMBEDDINGS}{'' if number == 1 else f'-{number}'}{ending}.safetensors"
+            facts = {"teacher": of_module(known.encoder), **texts.facts(), **_facts_of(reading)}
+            facts |= {"precision": settings.precision, "dtype": settings.cache_dtype}
+            kept = Kept(settings.teacher_cache / name, settings.cache_dtype, settings.cache_check, facts)
+        found |= _read(known, texts.rows, batch_size=settings.batch_size, device=device, kept=kept, say=say)
+    queries = torch.cat([found["queries"], *([found["extra"]] if extra is not None else [])])
+    embedded = TextEmbeddings(queries, found["documents"])
+    if fits(device, embedded.queries.nbytes + embedded.documents.nbytes):
+        embedded = TextEmbeddings(embedded.queries.to(device), embedded.documents.to(device))
+    known.embedded = embedded
+
+
+def _facts_of(reading: Reading) -> dict[str, str]:
+    kinds = {"query": reading.queries, "document": reading.documents}
+    return {f"{kind} {name}": value for kind, tokenising in kinds.items() for name, value in tokenising.facts().items()}
+
+
+def _read(
+    known: KnownTexts,
+    texts: Mapping[str, TokenRows],
+    *,
+    batch_size: int,
+    device: torch.device,
+    kept: Kept | None,
+    say: Say,
+) -> dict[str, Tensor]:
+    """Embeddings (N, D) float32 on the CPU, from a file where it exists, which is written otherwise."""
+    found = None
+    if kept is not None:
+        with together():
+            found = _found(kept, list(texts))
+    if found is None:
+        say(f"            {known.name} reads {sum(map(len, texts.values())):,} texts, once")
+        found = {name: _embedded(known, rows, batch_size, device) for name, rows in texts.items()}
+        return found if kept is None else _written(kept, found, say)
+    assert kept is not None
+    size = sum(value.nbytes for value in found.values()) / 4 * _DTYPES[kept.dtype].itemsize / 1e6
+    say(f"cache       {kept.path}: {size:,.1f} MB, read instead of asking {known.name}")
+    _check(known, texts, kept, found, batch_size, device)
+    return found
 
 
 def read_pairs(tapped: CrossTapped, corpus: SearchCorpus, settings: TeacherSettings, say: Say) -> None:
@@ -132,15 +149,12 @@ def read_pairs(tapped: CrossTapped, corpus: SearchCorpus, settings: TeacherSetti
         CacheError: the file is of something else, which is named, or damaged; or a score is not finite.
     """
     if settings.teacher_cache is not None:
-        facts = {"teacher": of_module(tapped.cross), **_collection(corpus.data), **tapped.joint.facts()}
+        texts = _Texts(_of_collection(corpus.data, corpus.extra), {})
+        facts = {"teacher": of_module(tapped.cross), **texts.facts(), **tapped.joint.facts()}
         path = settings.teacher_cache / f"{SCORES}.safetensors"
         # Each process scores the same pairs, and the first one's are kept.
         tapped.scores = ScoreCache(path, {**facts, "precision": settings.precision}, write=rank() == 0)
     tapped.read_all(corpus.pairs["train"], say)
-
-
-def _bytes(found: TextEmbeddings) -> int:
-    return found.queries.nbytes + found.documents.nbytes
 
 
 def _embedded(known: KnownTexts, rows: TokenRows, batch_size: int, device: torch.device) -> Tensor:
@@ -156,10 +170,10 @@ def _embedded(known: KnownTexts, rows: TokenRows, batch_size: int, device: torch
     return by_process.transpose(0, 1).flatten(0, 1)[: len(rows)].cpu()
 
 
-def _written(kept: Kept, facts: Mapping[str, str], found: TextEmbeddings, say: Say) -> TextEmbeddings:
+def _written(kept: Kept, found: Mapping[str, Tensor], say: Say) -> dict[str, Tensor]:
     from safetensors.torch import save_file
 
-    stored = {name: value.to(_DTYPES[kept.dtype]).contiguous() for name, value in vars(found).items()}
+    stored = {name: value.to(_DTYPES[kept.dtype]).contiguous() for name, value in found.items()}
     for name, value in stored.items():
         if not value.isfinite().all():
             raise CacheError(
@@ -169,20 +183,21 @@ def _written(kept: Kept, facts: Mapping[str, str], found: TextEmbeddings, say: S
     with together():
         if rank() == 0:
             with atomic_path(kept.path) as temporary:
-                save_file(stored, temporary, metadata=dict(facts))
+                save_file(stored, temporary, metadata=dict(kept.facts))
     say(f"cache       {kept.path}: written, {sum(value.nbytes for value in stored.values()) / 1e6:,.1f} MB")
-    return TextEmbeddings(stored["queries"].float(), stored["documents"].float())
+    return {name: value.float() for name, value in stored.items()}
 
 
-def _found(path: Path, facts: Mapping[str, str]) -> TextEmbeddings | None:
+def _found(kept: Kept, names: Sequence[str]) -> dict[str, Tensor] | None:
     from safetensors import SafetensorError, safe_open
 
+    path, facts = kept.path, kept.facts
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             stored = dict(file.metadata() or {})
-            queries, documents = (file.get_tensor(name).float() for name in ("queries", "documents"))
+            found = {name: file.get_tensor(name).float() for name in names if name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CacheError(
             f"'{path}' is no file of embeddings, or damaged ({error}); remove it, or name another folder."
@@ -193,13 +208,21 @@ def _found(path: Path, facts: Mapping[str, str]) -> TextEmbeddings | None:
         raise CacheError(
             f"'{path}' holds the embeddings of something else: {told}. Name another folder, or remove the file."
         )
-    return TextEmbeddings(queries, documents)
+    return found
 
 
-def _check(known: KnownTexts, kept: Kept, found: TextEmbeddings, batch_size: int, device: torch.device) -> None:
+def _check(
+    known: KnownTexts,
+    texts: Mapping[str, TokenRows],
+    kept: Kept,
+    found: Mapping[str, Tensor],
+    batch_size: int,
+    device: torch.device,
+) -> None:
     """Raise CacheError where some texts, read again, are not what the file holds."""
-    for rows, stored in ((known.texts.queries, found.queries), (known.texts.documents, found.documents)):
-        if stored.ndim != 2 or len(stored) != len(rows):
+    for name, rows in texts.items():
+        stored = found.get(name)
+        if stored is None or stored.ndim != 2 or len(stored) != len(rows):
             raise CacheError(f"'{kept.path}' is damaged: it does not hold a row for each text; remove it.")
         places = torch.linspace(0, len(rows) - 1, min(kept.check, len(rows))).long()
         if not len(places):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from limbeck.data.text import special_tokens
 from limbeck.data.text.corpus import tokenizer_of_facts
 from limbeck.modalities.search import Search
-from limbeck.modalities.search_networks import opened
+from limbeck.modalities.search_networks import documents_of, opened
 from limbeck.models.encoders import Encoder, open_encoder
 from limbeck.models.language import (
     context_of,
@@ -44,7 +44,7 @@ class TextNetwork:
     kind: "causal", "classification" or "search". width: numbers that it gives for a text, or for each token. pad: the token
     that rows are filled up with. vocabulary: how many tokens the tokenizer has. types: whether it takes ``token_type_ids``.
     folder_tokenizer: what is written into the folder; None for a tokenizer that is none of Hugging Face, of which ``told``
-    says what its tokens are.
+    says what its tokens are. documents_of: whose documents it searches, where it learnt to encode queries alone.
     """
 
     kind: str
@@ -61,6 +61,7 @@ class TextNetwork:
     told: str
     classes: tuple[str, ...] | None = None
     similarity: str | None = None
+    documents_of: str | None = None
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
         """(B, W) embeddings or logits, or of a causal model (B, L, V) logits."""
@@ -158,6 +159,7 @@ def _encoder(model: str) -> TextNetwork:
         folder_tokenizer=tokenizer,
         told="",
         similarity=encoder.similarity,
+        documents_of=documents_of(model),
     )
 
 

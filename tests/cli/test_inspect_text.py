@@ -56,4 +56,8 @@ def test_an_encoder_is_drawn(limbeck: Run, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     value = json.loads(said.out)
     assert (value["kind"], value["width"], value["similarity"], value["layers"]) == ("search", 16, "cosine", [])
-    assert "nothing inside is tapped" in limbeck("inspect", str(tmp_path / "encoder")).out
+    shapes = {module["path"]: module["shape"] for module in value["modules"]}
+    assert (shapes["model.0"], shapes["model.1"]) == ([2, 16, 16], [2, 16])
+    drawn = limbeck("inspect", str(tmp_path / "encoder")).out
+    assert "nothing inside is tapped" in drawn
+    assert "for taps" not in drawn

@@ -128,6 +128,14 @@ def test_it_is_written_read_and_shown(pair: Evaluation, tmp_path: Path) -> None:
     assert "queries of tiny" in sure
 
 
+def test_a_batch_may_be_larger_than_the_collection(pair: Evaluation, corpus: SearchCorpus) -> None:
+    large = SETTINGS.model_copy(update={"batch_size": 128})
+    found = evaluate_networks(encoder(STUDENT, 2), corpus, options=Options(()), settings=large)
+    assert found.search is not None
+    assert pair.search is not None
+    assert found.search["model"] == pair.search["small"]
+
+
 def test_without_a_teacher_what_needs_one_is_told(corpus: SearchCorpus) -> None:
     found = evaluate_networks(encoder(STUDENT, 2), corpus, options=ALL, settings=SETTINGS)
     assert [remark.partition(":")[0] for remark in found.remarks] == ["fidelity is left out", "examples are left out"]

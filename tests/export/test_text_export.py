@@ -30,6 +30,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return encoder(STUDENT, 2).save(tmp_path_factory.mktemp("encoders") / "encoder")
 
 
+@pytest.fixture(scope="module")
+def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The encoder in all its formats, made once for all tests that only read them."""
+    output = tmp_path_factory.mktemp("exported") / "out"
+    return output, _export(folder, output)
+
+
 def _file(path: Path, module: torch.nn.Module, **facts: Any) -> Path:
     """A file as limbeck writes it."""
     alphabet = {"kind": "characters", "alphabet": "0123456789+-="}
@@ -42,19 +49,19 @@ def _export(model: Path, output: Path, **given: Any) -> Any:
     return run_export(ExportSettings.make({"model": str(model), "output": output, **given}), say=lambda line: None)
 
 
-def test_an_encoder_gives_the_same_vectors_everywhere(folder: Path, tmp_path: Path) -> None:
+def test_an_encoder_gives_the_same_vectors_everywhere(folder: Path, exported: tuple[Path, Any]) -> None:
     from sentence_transformers import SentenceTransformer
 
-    found = _export(folder, tmp_path / "out")
+    output, found = exported
     assert [file.format for file in found.files] == ["folder", "onnx"]
     assert all(file.difference <= 1e-4 for file in found.files)
     assert (found.kind, found.width, found.similarity) == ("search", 16, "cosine")
     texts = list(collection().queries.texts[:5])
     wanted = SentenceTransformer(str(folder), device="cpu").encode(texts)
-    made = SentenceTransformer(str(tmp_path / "out" / "encoder"), device="cpu")
+    made = SentenceTransformer(str(output / "encoder"), device="cpu")
     np.testing.assert_array_equal(made.encode(texts), wanted)
     inputs = made.tokenizer([*texts, "w1"], padding=True, return_tensors="np")
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "student.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(output / "student.onnx"), providers=["CPUExecutionProvider"])
     given = {node.name: inputs[node.name].astype(np.int64) for node in session.get_inputs()}
     assert {"input_ids", "attention_mask"} <= set(given)
     (vectors,) = session.run(["sentence_embedding"], given)
@@ -63,10 +70,10 @@ def test_an_encoder_gives_the_same_vectors_everywhere(folder: Path, tmp_path: Pa
     assert facts["similarity"] == "cosine"
 
 
-def test_the_card_loads_what_it_lies_beside(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _export(folder, tmp_path)
-    parts = (tmp_path / "README.md").read_text().split("```python\n")[1:]
-    monkeypatch.chdir(tmp_path)
+def test_the_card_loads_what_it_lies_beside(exported: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    output, _ = exported
+    parts = (output / "README.md").read_text().split("```python\n")[1:]
+    monkeypatch.chdir(output)
     for part in parts:
         exec(part.partition("```")[0], {})
     assert len(parts) == 2

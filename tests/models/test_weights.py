@@ -13,9 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file, save_model
 from torch import nn
 
+from limbeck.data.search import word_tokenizer
 from limbeck.errors import WeightsError
 from limbeck.files import atomic_path
 from limbeck.models import create_model, load_state, load_weights, save_weights
+from limbeck.models.encoders import create_encoder
+from limbeck.models.language import create_language_model
 
 
 def small(classes: int = 4, widths: str = "[4, 6]") -> nn.Module:
@@ -198,6 +201,40 @@ def test_another_number_of_classes_is_explained(tmp_path):
     save_weights(small(classes=100), tmp_path / "teacher.safetensors", {})
     with pytest.raises(WeightsError, match=r"teacher\.safetensors has 100 classes, the data has 10 .*'classifier'"):
         load_weights(small(classes=10), tmp_path / "teacher.safetensors")
+
+
+@pytest.mark.parametrize("text", ["llama(layers=1, width=16, heads=2)", "bert(layers=1, width=16, heads=2)"])
+def test_another_vocabulary_is_explained_as_one(tmp_path, text):
+    def made(vocabulary, context=16, classes=None):
+        task = "causal" if classes is None else "classification"
+        return create_language_model(
+            text, task=task, vocabulary=vocabulary, context=context, num_classes=classes, pad=0
+        ).network
+
+    classes = 2 if text.startswith("bert") else None
+    save_weights(made(30, classes=classes), tmp_path / "teacher.safetensors", {})
+    with pytest.raises(
+        WeightsError, match=r"vocabulary of 30 tokens, the data's tokenizer has 20 .*--tokenizer.*'uld'"
+    ):
+        load_weights(made(20, classes=classes), tmp_path / "teacher.safetensors")
+    if classes:
+        with pytest.raises(WeightsError, match=r"has 2 classes, the data has 3"):
+            load_weights(made(30, classes=3), tmp_path / "teacher.safetensors")
+        with pytest.raises(
+            WeightsError, match=r"(?s)does not fit the network .*position_embeddings.*\(16, 16\) and \(32, 16\)"
+        ):
+            load_weights(made(30, context=32, classes=2), tmp_path / "teacher.safetensors")
+
+
+def test_another_vocabulary_of_an_encoder_is_explained_as_one(tmp_path):
+    def made(*words):
+        return create_encoder(
+            "bert(layers=1, width=16, heads=2)", tokenizer=word_tokenizer(words), max_length=8
+        ).encoder
+
+    save_weights(made("one", "two"), tmp_path / "teacher.safetensors", {})
+    with pytest.raises(WeightsError, match="has a vocabulary of"):
+        load_weights(made("one", "two", "three"), tmp_path / "teacher.safetensors")
 
 
 def test_keys_that_do_not_fit_are_listed_with_shapes_and_nothing_is_loaded(tmp_path):

@@ -75,25 +75,32 @@ EXPRESSIONS = [
 PLAIN = [f"{name}()" for name in objectives()]
 # With a gradient of its own (kl, r2kd) or a memory (crd, rrd). Of the others torch differentiates ordinary operations.
 DIFFERENTIATED = ["kd()", "kl()", "r2kd()", "crd()", "rrd()"]
+# To compile takes a hundred times as long as any other check: test_is_traced_whole is the quick half of it.
+QUICK = [check for check in CONTRACT if check != "compiles"]
+# Presets are sums of what has been checked.
+OF_SUMS = ("expression", "finite")
+SUMS, TERMS = list(presets()), [expression for expression in EXPRESSIONS if expression not in presets()]
 
 
-def is_slow(expression: str, check: str) -> bool:
-    """Presets are sums of what has been checked; and to compile takes long (test_is_traced_whole is the quick half of it)."""
-    if expression in presets():
-        return check not in ("expression", "finite")
-    return check == "compiles" and expression not in DIFFERENTIATED
+# A test for each expression and not for each check of it: of a few milliseconds each, most would be pytest's own.
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_contract(expression: str) -> None:
+    for check in OF_SUMS if expression in SUMS else QUICK:
+        CONTRACT[check](expression)
 
 
-CASES = [
-    pytest.param(expression, check, marks=[pytest.mark.slow] if is_slow(expression, check) else [])
-    for expression in EXPRESSIONS
-    for check in CONTRACT
-]
+@pytest.mark.slow
+@pytest.mark.parametrize("expression", SUMS)
+def test_presets_keep_all_of_it(expression: str) -> None:
+    check_objective(expression)
 
 
-@pytest.mark.parametrize(("expression", "check"), CASES)
-def test_contract(expression: str, check: str) -> None:
-    CONTRACT[check](expression)
+@pytest.mark.parametrize(
+    "expression",
+    [pytest.param(each, marks=[] if each in DIFFERENTIATED else [pytest.mark.slow]) for each in TERMS],
+)
+def test_compiles(expression: str) -> None:
+    check_compiles(expression)
 
 
 @pytest.mark.parametrize("expression", [expression for expression in PLAIN if expression not in DIFFERENTIATED])
@@ -124,7 +131,12 @@ def test_two_processes_are_one_with_the_whole_batch(
     write_stranger(tmp_path, monkeypatch, "stranger_mean", "mean")
     # What is drawn by place in the batch depends on its order, and is the same in every process.
     drawn = ["ckd(tuples=20)", "ckd(n=3, tuples=20, kd=1, bias_weight=1)"]
-    check_two_processes([*EXPRESSIONS, *drawn, "stranger_mean()"])
+    check_two_processes([*TERMS, *drawn, "stranger_mean()"])
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_the_whole_batch_for_sums_too(server: Any) -> None:
+    check_two_processes(SUMS)
 
 
 def test_two_processes_that_differ_from_one_are_caught(

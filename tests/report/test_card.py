@@ -56,7 +56,7 @@ def test_a_card_without_facts_names_what_it_knows() -> None:
 def test_the_figure_that_chose_the_epoch_is_told() -> None:
     card = model_card(replace(make_result("kd()", 0, 0.9), judged={"ndcg_10": 0.25}), None)
     assert "| validation nDCG@10, best | 0.2500 |" in card
-    assert "| validation accuracy, of the best epoch |" in card
+    assert "| validation accuracy in batch, of the best epoch |" in card
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,17 @@ def test_the_headline_without_a_teacher_or_a_test() -> None:
     assert headline([]) == ("No finished run has an accuracy yet", "")
 
 
+def test_the_headline_names_the_figure_that_it_tells() -> None:
+    searched = {"accuracy": 0.9, "ndcg_10": 0.4}
+    taught = make_result("kl()", 0, 0.9, test=searched, teacher_test={"accuracy": 0.9, "ndcg_10": 0.5})
+    main, sure = headline(summarise([taught, make_result("ce()", 0, 0.9, test=searched, teacher=None)]))
+    assert main.startswith("kl keeps 80 % of the teacher's nDCG@10")
+    assert sure.startswith("Test nDCG@10 40.00 %")
+    tokens = {"accuracy": 0.5, "perplexity": 3.0}
+    main, _ = headline(summarise([make_result("ce()", 0, 0.5, test=tokens, teacher=None)]))
+    assert main == "student alone reaches 50.0 % test token accuracy on digits"
+
+
 # With an evaluation
 
 

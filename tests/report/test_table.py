@@ -102,6 +102,14 @@ def test_without_a_test_split_the_validation_counts() -> None:
     assert icd.difference.mean == pytest.approx(statistics.mean(ICD) - statistics.mean(ALONE))
 
 
+def test_an_accuracy_has_the_title_of_what_it_is_of() -> None:
+    tests = {"test %": {}, "test tokens %": {"perplexity": 3.0}, "test in batch %": {"ndcg_10": 0.5}}
+    for title, more in tests.items():
+        rows = summarise([make_result("kl()", 0, 0.5, teacher=None, test={"accuracy": 0.5, **more})])
+        shown = {column.title: column.text(rows[-1]) for column in columns(rows) if column.title.startswith("test")}
+        assert shown == {title: "50.00 ± –"}
+
+
 def test_every_preset_is_called_by_a_name_that_makes_it_again() -> None:
     for expression in presets().values():
         whole = str(parse_objective(expression))

@@ -25,6 +25,7 @@ from limbeck.cli.text_rows import (
     FOLLOWED,
     SEARCH,
     SEARCH_SCORES,
+    TOKEN_SCORES,
     TOKENS,
     index_rows,
     task_rows,
@@ -37,6 +38,7 @@ from limbeck.evaluate.fidelity import Fidelity, LayerCka
 from limbeck.evaluate.record import Entry, Evaluation
 
 T = TypeVar("T")
+_SCORES = {"images": SCORES, "classification": SCORES, "language": TOKEN_SCORES, "search": SEARCH_SCORES}
 _MEBI = 2**20
 _SHOWN = 5
 _TAKEN = 3
@@ -65,7 +67,7 @@ def _scores(evaluation: Evaluation, networks: Mapping[str, Entry]) -> Table:
     table = _table(f"{evaluation.data}, {count:,} {evaluation.samples} of {evaluation.split}")
     for who, entry in networks.items():
         table.add_column(escape(f"{who}\n{entry.model}"), justify="right", overflow="fold")
-    _fill(table, networks, SEARCH_SCORES if evaluation.kind == "search" else SCORES)
+    _fill(table, networks, _SCORES[evaluation.kind])
     if evaluation.tokens:
         _fill(table, {who: evaluation.tokens[who] for who in networks}, TOKENS)
     if evaluation.search:

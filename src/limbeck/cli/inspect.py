@@ -143,11 +143,19 @@ def modules_of(network: nn.Module, shapes: Mapping[str, list[int]]) -> list[Modu
     ]
 
 
+# What an encoder's parts hand on is a mapping, to which each adds what it made.
+_MADE = ("sentence_embedding", "token_embeddings")
+
+
 def shapes_of(network: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """The shapes of all modules' outputs and inputs while the network runs, by their paths."""
     import torch
 
     from limbeck.taps import first_tensor
+
+    def shown(value: Any) -> Any:
+        made = [name for name in _MADE if isinstance(value, Mapping) and name in value]
+        return first_tensor(value[made[0]] if made else value)
 
     outputs: dict[str, list[int]] = {}
     inputs: dict[str, list[int]] = {}
@@ -155,7 +163,7 @@ def shapes_of(network: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, lis
     def note(path: str) -> Any:
         def hook(module: nn.Module, given: Any, made: Any) -> None:
             for found, value in ((inputs, given), (outputs, made)):
-                tensor = first_tensor(value)
+                tensor = shown(value)
                 if tensor is not None:
                     found[path] = list(tensor.shape)
 
@@ -183,11 +191,16 @@ def _drawing(value: dict[str, Any], modules: list[Module], depth: int) -> Group:
 
 
 def table_of(
-    modules: Sequence[Module], depth: int, classifier: str | None, named: Mapping[str, str]
+    modules: Sequence[Module],
+    depth: int,
+    classifier: str | None,
+    named: Mapping[str, str],
+    *,
+    title: str = "path (for taps)",
 ) -> tuple[Table, int]:
     """The modules down to a depth, with those that have a name of their own at any, and how many are not shown."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("path (for taps)", overflow="fold")
+    table.add_column(title, overflow="fold")
     table.add_column("type", overflow="fold")
     table.add_column("output", overflow="fold")
     table.add_column("parameters", justify="right")

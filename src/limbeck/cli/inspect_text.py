@@ -141,7 +141,8 @@ def _cache_bytes(network: TextNetwork) -> int | None:
 
 def _drawing(value: dict[str, Any], modules: list[Module], depth: int) -> Group:
     named = {path: f"layer {number}" for number, path in enumerate(value["layers"])}
-    table, hidden = table_of(modules, depth, value["classifier"], named)
+    title = "path" if value["kind"] == "search" else "path (for taps)"
+    table, hidden = table_of(modules, depth, value["classifier"], named, title=title)
     rows = "×".join(map(str, value["input"]))
     head = Text.assemble((value["model"], "bold"), f": {value['parameters']:,} parameters; input {rows} tokens")
     notes = [Text(line, style="dim") for line in _notes(value, hidden, depth)]

@@ -18,8 +18,9 @@ def share(value: float | None) -> str:
 
 
 def figures(result: Result) -> Table:
-    """The figures of a finished run."""
-    taught = result.teacher is not None
+    """The figures of a finished run; of its teacher too where there are some, as there are none of a server."""
+    rows = [row for row in _rows(result) if row[1] is not None]
+    taught = bool(result.teacher_parameters) or any(teacher is not None for _, _, teacher in rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     # Teacher and student may have the same name.
@@ -27,29 +28,29 @@ def figures(result: Result) -> Table:
     names = [f"student\n{short}", f"teacher\n{result.teacher}", "kept"] if taught else [short]
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
+    for name, student, teacher in rows:
+        kept = f"{student / teacher:.1%}" if student is not None and teacher else ""
+        table.add_row(name, share(student), *((share(teacher), kept) if taught else ()))
+    perplexity, theirs = ((figures or {}).get("perplexity") for figures in (result.test, result.teacher_test))
+    if perplexity is not None:
+        table.add_row("test perplexity", _number(perplexity), *((_number(theirs), "") if taught else ()))
+    table.add_row("parameters", f"{result.student_parameters:,}", *(_parameters(result) if taught else ()))
+    return table
+
+
+def _rows(result: Result) -> list[tuple[str, float | None, float | None]]:
+    """Shares by their names, of the student and of its teacher."""
     test, teacher_test = result.test or {}, result.teacher_test or {}
-    accuracy = "token accuracy" if "perplexity" in test else "accuracy"
-    rows: list[tuple[str, float | None, float | None]] = [
+    accuracy = result.accuracy_words
+    return [
         (f"validation {accuracy}, last", result.validation_last, None),
         *_best(result, accuracy),
-        ("test nDCG@10", test.get("ndcg_10"), teacher_test.get("ndcg_10")),
-        ("test MRR@10", test.get("mrr_10"), teacher_test.get("mrr_10")),
-        ("test recall@100", test.get("recall_100"), teacher_test.get("recall_100")),
-        ("test MAP", test.get("map"), teacher_test.get("map")),
+        *((f"test {words}", test.get(name), teacher_test.get(name)) for name, words in SEARCH_FIGURES.items()),
         ("test exact match", test.get("exact_match"), teacher_test.get("exact_match")),
         ("test ROUGE-L", test.get("rouge_l"), teacher_test.get("rouge_l")),
         (f"test {accuracy}", test.get("accuracy"), teacher_test.get("accuracy")),
         ("test agreement with the teacher", test.get("agreement"), None),
     ]
-    for name, student, teacher in rows:
-        if student is not None:
-            kept = f"{student / teacher:.1%}" if teacher else ""
-            table.add_row(name, share(student), *((share(teacher), kept) if taught else ()))
-    if "perplexity" in test:
-        theirs = teacher_test.get("perplexity")
-        table.add_row("test perplexity", _number(test["perplexity"]), *((_number(theirs), "") if taught else ()))
-    table.add_row("parameters", f"{result.student_parameters:,}", *(_parameters(result) if taught else ()))
-    return table
 
 
 def _number(value: float | None) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from limbeck.cli.figure_rows import Row
+from limbeck.cli.figure_rows import SCORES, Row
 from limbeck.evaluate.record import Scored
 from limbeck.evaluate.search.figures import Followed, IndexCost, IndexCosts, IndexRatios, SearchFigures
 from limbeck.evaluate.tasks import TaskFigure
 from limbeck.evaluate.text.figures import AnswerFigures, TokenFigures, Writing, WritingCosts
 
 _MEBI = 2**20
+
+TOKEN_SCORES: list[Row[Scored]] = [("token accuracy", lambda score: score.accuracy, ".2%"), *SCORES[1:]]
 
 TOKENS: list[Row[TokenFigures]] = [
     ("perplexity", lambda each: each.perplexity, ".4g"),

@@ -109,6 +109,21 @@ def whole_parameters(model: nn.Module) -> Iterator[None]:
             module.reshard()
         for module in shards[1:]:
             module.set_reshard_after_forward(True, recurse=False)
+        for module in shards:
+            _forget_order(module._get_fsdp_state())
+
+
+def _forget_order(state: Any) -> None:
+    """Have a backward pass gather ahead in the order of its own forward pass alone.
+
+    FSDP2 notes every forward pass for that. Those in which each process did as it liked are of different numbers, and with
+    them processes would gather different layers, and wait for each other for ever.
+    """
+    state._comm_ctx.post_forward_order.clear()
+    groups = getattr(state, "_fsdp_param_groups", None)
+    for group in [state._fsdp_param_group] if groups is None else groups:  # older versions of torch have one at most
+        if group is not None:
+            group._post_forward_indices.clear()
 
 
 def whole_state(module: nn.Module) -> dict[str, torch.Tensor]:

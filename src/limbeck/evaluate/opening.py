@@ -105,7 +105,9 @@ def _of_text(given: Mapping[str, Model], data: TokenData, look: Look) -> dict[st
 def _search(given: Mapping[str, Model], data: SearchCorpus, look: Look, sizes: Mapping[str, int]) -> SearchBench:
     check_part(data, look.split)
     length = look.settings.max_length
-    probe = next(iter(search_feeds(data, look.settings, look.device).check()))
+    # No query is learnt, so that a batch may be larger than there are.
+    few = look.settings.model_copy(update={"batch_size": min(look.settings.batch_size, len(data.pairs["train"]))})
+    probe = next(iter(search_feeds(data, few, look.device).check()))
     modality = Search(data, length, look.batch_size)
     networks = {who: _open(each, who, modality, probe, look, None) for who, each in given.items()}
     for who, network in networks.items():

@@ -25,6 +25,12 @@ def text_card(result: TextExport, subject: TextNetwork) -> str:
     lines += [f"datasets: [{subject.data}]"] if subject.data else []
     lines += ["---", "", f"# {result.model}{f' on {subject.data}' if subject.data else ''}", ""]
     lines += [f"{what} with {result.parameters:,} parameters, exported by limbeck {version('limbeck')}.", ""]
+    if subject.documents_of is not None:
+        lines += [
+            "**It encodes queries alone.** They are searched for among the documents of its teacher, "
+            f"`{subject.documents_of}`: encode the documents with that one. This encoder never learnt any.",
+            "",
+        ]
     lines += ["| what | bytes | largest difference |", "|---|---:|---:|"]
     lines += [f"| `{file.path.name}` | {file.size:,} | {file.difference:.1e} |" for file in result.files]
     given = "embeddings" if result.kind == "search" else "logits"
@@ -41,7 +47,9 @@ def text_card(result: TextExport, subject: TextNetwork) -> str:
     ]
     lines += ["", "## Load it", "", "Run these lines in the folder of this file.", ""]
     for file in result.files:
-        code = _folder(result, file.path.name) if file.format == "folder" else _onnx(result, subject, file.path.name)
+        name = file.path.name
+        folder = file.format == "folder"
+        code = _folder(result, name, subject.documents_of) if folder else _onnx(result, subject, name)
         lines += [f"### {file.path.name}", "", "```python", *code, "```", ""]
     return "\n".join(lines)
 
@@ -63,10 +71,11 @@ def _interface(result: TextExport, subject: TextNetwork) -> list[str]:
     return [*lines, f"- ONNX opset: {result.opset}"] if result.opset is not None else lines
 
 
-def _folder(result: TextExport, name: str) -> list[str]:
+def _folder(result: TextExport, name: str, documents_of: str | None) -> list[str]:
     if result.kind == "search":
         lines = ["from sentence_transformers import SentenceTransformer", ""]
-        return [*lines, f'encoder = SentenceTransformer("{name}")', 'embeddings = encoder.encode(["a text"])']
+        encode = "encode" if documents_of is None else "encode_query"
+        return [*lines, f'encoder = SentenceTransformer("{name}")', f'embeddings = encoder.{encode}(["a text"])']
     auto = "AutoModelForCausalLM" if result.kind == "causal" else "AutoModelForSequenceClassification"
     if not result.tokenizer:
         return [f"from transformers import {auto}", "", f'network = {auto}.from_pretrained("{name}")']

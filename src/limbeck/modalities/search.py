@@ -86,6 +86,11 @@ class Search(Modality):
     def evaluated(settings: RunSettings, students: Sequence[str], teacher: str | None) -> SearchCorpus:
         from limbeck.search_feeds import check_search_settings, read_search, search_corpus
 
+        if teacher is not None and not is_encoder(teacher):
+            raise SettingError(
+                f"teacher: {teacher} scores pairs of texts, and only encoders can search a collection: name an encoder, or "
+                "none with --teacher none."
+            )
         check_search_settings(settings, ())
         found = read_search(settings)
         assert found is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pickle
@@ -71,7 +72,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], *, setting: s
         rename = getattr(network, "public_names", None)
         state = _without_prefixes(load_state(file), expected, *([rename] if callable(rename) else []))
         _fill_implied(state, expected)
-        _check_fit(state, expected, file.name, type(network).__name__)
+        _check_fit(state, expected, file.name, network)
         _check_values(state, expected, file.name)
     except WeightsError as error:
         raise WeightsError(f"{setting}: {error}") from None
@@ -252,14 +253,14 @@ def _fill_implied(state: State, expected: Mapping[str, Tensor]) -> None:
             state[name] = tensor
 
 
-def _check_fit(state: State, expected: Mapping[str, Tensor], file: str, network: str) -> None:
+def _check_fit(state: State, expected: Mapping[str, Tensor], file: str, network: nn.Module) -> None:
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     misshaped = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     if not (missing or unexpected or misshaped):
         return
     if not (missing or unexpected):
-        _check_classes(misshaped, state, expected, file)
+        _check_rows(misshaped, state, expected, file, network)
     shapes = [f"{name}: {tuple(state[name].shape)} and {tuple(expected[name].shape)}" for name in misshaped]
     found = {
         "missing in the file": missing,
@@ -269,21 +270,43 @@ def _check_fit(state: State, expected: Mapping[str, Tensor], file: str, network:
     lines = [
         f"\n  {what} ({len(names)}):\n    " + _some(names, between="\n    ") for what, names in found.items() if names
     ]
-    raise WeightsError(f"{file} does not fit the network {network}." + "".join(lines))
+    raise WeightsError(f"{file} does not fit the network {type(network).__name__}." + "".join(lines))
 
 
-def _check_classes(misshaped: list[str], state: State, expected: Mapping[str, Tensor], file: str) -> None:
-    """Raise the plain explanation when all that differs is the number of classes."""
+def _check_rows(
+    misshaped: list[str], state: State, expected: Mapping[str, Tensor], file: str, network: nn.Module
+) -> None:
+    """Raise the plain explanation when all that differs is the number of classes, or of tokens."""
     # Any other layer with more outputs would change the inputs of the next one too.
     differing = {(state[name].shape[:1], expected[name].shape[:1]) for name in misshaped}
     if len(differing) != 1 or any(state[name].shape[1:] != expected[name].shape[1:] for name in misshaped):
         return
     ((given, wanted),) = differing
     layers = sorted({name.rpartition(".")[0] for name in misshaped})
+    embeddings = [module for module in map(network.get_submodule, layers) if isinstance(module, nn.Embedding)]
+    if embeddings and not any(module is each for module in embeddings for each in _embeddings_of_tokens(network)):
+        return  # of positions, for example
+    if embeddings:
+        raise WeightsError(
+            f"{file} has a vocabulary of {given[0]:,} tokens, the data's tokenizer has {wanted[0]:,} (the rows of "
+            f"'{', '.join(layers)}'). A network reads only the tokens it was trained on, and teacher and student read the "
+            "same: give --tokenizer the one that these weights were trained with, or train them with this one. Where both "
+            "know the data's tokens and one has more besides, the objective 'uld' compares across vocabularies."
+        )
     raise WeightsError(
         f"{file} has {given[0]} classes, the data has {wanted[0]} (the outputs of '{', '.join(layers)}'). "
         "A network teaches only the classes it was trained on: use weights trained on this data, or train one first."
     )
+
+
+def _embeddings_of_tokens(network: nn.Module) -> list[nn.Module]:
+    """Where the networks of transformers that it consists of look tokens up."""
+    found: list[nn.Module] = []
+    for module in network.modules():
+        get = getattr(module, "get_input_embeddings", None)
+        with contextlib.suppress(NotImplementedError):  # raised by those that have none
+            found += [get()] if callable(get) else []
+    return found
 
 
 def _check_values(state: State, expected: Mapping[str, Tensor], file: str) -> None:

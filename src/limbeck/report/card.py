@@ -11,6 +11,8 @@ from limbeck.runs import ENCODER, SEARCH_FIGURES, STUDENT, Result
 
 _ANSWERS = {"exact_match": "exact match", "rouge_l": "ROUGE-L"}
 _TEXT = {"causal": "text-generation", "classification": "text-classification"}
+_KNOWN = {"text-generation": "tokens", "sentence-similarity": "tokenizer and of what embeddings are scored by"}
+"""What a weights file tells of, where that is not its input and classes."""
 _CLASSES = {"causal": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
 
 
@@ -27,7 +29,7 @@ def model_card(result: Result, classes: Sequence[str] | None, facts: Mapping[str
     lines += [_story(result), "", "| figure | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in _figures(result, (facts or {}).get("documents"))]
     lines += ["", "## Load it", "", "```python", *_loading(result, classes, facts), "```", ""]
-    known = "tokens" if about == "text-generation" else "input and of the classes"
+    known = _KNOWN.get(about, "input and of the classes")
     lines += [f"What is known of the {known} is in the file's metadata under `limbeck`.", ""]
     lines += ["## Make it again", "", "```", result.command, "```", ""]
     lines += [f"Seed {result.seed}; {', '.join(f'{k} {v}' for k, v in result.versions.items())}; {result.device}.", ""]
@@ -118,7 +120,7 @@ def _figures(result: Result, documents_of: str | None = None) -> list[tuple[str,
     if result.teacher_parameters:
         figures.append(("teacher's parameters", f"{result.teacher_parameters:,}"))
     test, theirs = result.test or {}, result.teacher_test or {}
-    accuracy = "token accuracy" if "perplexity" in test else "accuracy"
+    accuracy = result.accuracy_words
     for name, words in _ANSWERS.items():
         if name in test:
             figures.append((f"test {words}", share(test[name])))

@@ -30,19 +30,21 @@ def headline(rows: Sequence[MethodRow], evaluations: Sequence[Evaluation] = ()) 
     if not scored:
         told = map(_of_evaluation, evaluations)
         return next((words for words in told if words), ("No finished run has an accuracy yet", ""))
-    stat, split, best = max(scored, key=lambda found: found[0].mean)
-    return f"{best.label} reaches {100 * stat.mean:.1f} % {split} accuracy on {best.data}", _sureness(best, rows)
+    stat, what, best = max(scored, key=lambda found: found[0].mean)
+    return f"{best.label} reaches {100 * stat.mean:.1f} % {what} on {best.data}", _sureness(best, rows)
 
 
 def _accuracy(row: MethodRow) -> tuple[Stat, str] | None:
-    """A row's accuracy and the split that it is of: the test's, or else the best on validation."""
+    """What a row is judged by, in words too: the test's accuracy, of search its nDCG@10, or else the best on validation."""
+    if row.ndcg is not None:
+        return row.ndcg, "test nDCG@10"
     if row.test is not None:
-        return row.test, "test"
-    return None if row.validation_best is None else (row.validation_best, "validation")
+        return row.test, f"test {row.accuracy_words}"
+    return None if row.validation_best is None else (row.validation_best, f"validation {row.accuracy_words}")
 
 
 def _winners(rows: Sequence[MethodRow]) -> list[MethodRow]:
-    """Of each student on each data set the taught method with the highest test accuracy; others are no match for it."""
+    """Of each student on each data set the taught method that does best on the test; others are no match for it."""
     found: dict[tuple[str, str], MethodRow] = {}
     for row in rows:
         before = found.get((row.data, row.student))
@@ -52,7 +54,12 @@ def _winners(rows: Sequence[MethodRow]) -> list[MethodRow]:
 
 
 def _tested(row: MethodRow) -> float:
-    return -1.0 if row.test is None else row.test.mean
+    stat = row.ndcg or row.test
+    return -1.0 if stat is None else stat.mean
+
+
+def _judged_by(row: MethodRow) -> str:
+    return "nDCG@10" if row.ndcg is not None else row.accuracy_words
 
 
 def _among_methods(best: MethodRow, rows: Sequence[MethodRow]) -> str:
@@ -60,7 +67,7 @@ def _among_methods(best: MethodRow, rows: Sequence[MethodRow]) -> str:
     rivals = [row for row in rows if row is not best and row.kept is not None and _compete(row, best)]
     if not rivals:
         return ""
-    text = f"The highest mean test accuracy of {len(rivals) + 1} methods with a teacher here"
+    text = f"The highest mean test {_judged_by(best)} of {len(rivals) + 1} methods with a teacher here"
     second = max(rivals, key=_tested)
     ours, theirs = (dict(zip(row.seeds, row.scores, strict=True)) for row in (best, second))
     pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
@@ -90,7 +97,7 @@ def _beaten(row: MethodRow, rows: Sequence[MethodRow]) -> str:
 def _kept_sentence(row: MethodRow, cost: Price | None) -> str:
     assert row.kept is not None
     words = cost_words(cost, row.parameters_ratio)
-    return f"{row.label} keeps {_kept_share(row.kept.mean)} % of the teacher's accuracy" + (
+    return f"{row.label} keeps {_kept_share(row.kept.mean)} % of the teacher's {_judged_by(row)}" + (
         f" at {words}" if words else ""
     )
 
@@ -111,9 +118,9 @@ def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
     runs = f"mean of {len(row.seeds)} seeds" if len(row.seeds) > 1 else "one seed, so without an error bar"
     found = _accuracy(row)
     assert found is not None
-    stat, split = found
+    stat, what = found
     spread = f" ± {100 * stat.std:.2f}" if stat.std is not None else ""
-    text = f"{split.capitalize()} accuracy {100 * stat.mean:.2f}{spread} % with {row.student} on {row.data} ({runs})."
+    text = f"{what[0].upper()}{what[1:]} {100 * stat.mean:.2f}{spread} % with {row.student} on {row.data} ({runs})."
     base = _baseline(row, rows)
     if base is None or row.difference is None:
         return text
@@ -125,7 +132,9 @@ def _sureness(row: MethodRow, rows: Sequence[MethodRow]) -> str:
         points += f", 95 % interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}: {difference.verdict}"
         if difference.verdict == "better" and difference.p_holm is not None and difference.p_holm > 1 - LEVEL:
             points += f", but p is {difference.p_holm:.2f} once corrected for the number of methods (Holm)"
-    return f"{text} Against {base.label}: {points}. {warning([base, row])}".strip()
+    # Differences are of answers where there are some.
+    of_what = ", in exact match" if row.exact_match is not None and row.ndcg is None else ""
+    return f"{text} Against {base.label}{of_what}: {points}. {warning([base, row])}".strip()
 
 
 def _of_evaluation(evaluation: Evaluation) -> tuple[str, str] | None:

@@ -85,12 +85,13 @@ def _validation(name: str, where: str, contest: Sequence[Method], numbers: Mappi
     ends = "; ".join(
         f"{line.label} {'is at' if method.progress else 'ends at'} {line.mean[-1]:.1f} %" for method, line in drawn
     )
-    alternative = f"Validation accuracy over epochs, {where}: {ends}."
+    words = contest[0].row.accuracy_words
+    alternative = f"Validation {words} over epochs, {where}: {ends}."
     caption = f"{where}: mean of the seeds; the band spans the lowest and highest"
-    y_label = "validation accuracy, %"
+    y_label = f"validation {words}, %"
     plate = Plate(
         name,
-        "Validation accuracy",
+        f"Validation {words}",
         caption,
         alternative,
         partial(curves, series=lines, y_label=y_label),
@@ -140,11 +141,12 @@ def _tests(
     if len(points) < 2:
         return None
     listed = "; ".join(f"{dot.label}: {', '.join(f'{value:.1f}' for value in dot.values)} %" for dot in points)
-    alternative = f"Test accuracy of every run, {where}. {listed}."
+    words = contest[0].row.accuracy_words
+    alternative = f"Test {words} of every run, {where}. {listed}."
     alternative += f" Teacher: {100 * teacher:.1f} %." if teacher is not None else ""
     mark = ("teacher", 100 * teacher) if teacher is not None else None
-    draw = partial(dots, methods=points, x_label="test accuracy, %", mark=mark)
-    return Plate(name, "Test accuracy", f"{where}: a dot is a run, the bar is their mean", alternative, draw)
+    draw = partial(dots, methods=points, x_label=f"test {words}, %", mark=mark)
+    return Plate(name, f"Test {words}", f"{where}: a dot is a run, the bar is their mean", alternative, draw)
 
 
 def _tested(method: Method) -> list[float]:
@@ -199,12 +201,13 @@ def _against_cost(name: str, data: str, material: Material) -> Plate | None:
     told = "; ".join(_points_in_words(line) for line in lines)
     told += "".join(f"; {mark.label}: {mark.y:.1f} % at {mark.x:,}" for mark in marks)
     caption = f"{data}: mean of the seeds; the bar is ± one deviation, a star is a teacher"
+    words = tested[0].accuracy_words
     return Plate(
         name,
-        "Accuracy against cost",
+        f"{words[0].upper()}{words[1:]} against cost",
         caption + (f"; the other {len(others)} methods in grey" if others else ""),
-        f"Test accuracy against {what}, {data}. {told}.",
-        partial(against, series=shown, others=others, marks=marks, x_label=what, y_label="test accuracy, %"),
+        f"Test {words} against {what}, {data}. {told}.",
+        partial(against, series=shown, others=others, marks=marks, x_label=what, y_label=f"test {words}, %"),
         _legend(shown),
         marked=True,
     )

@@ -10,7 +10,7 @@ from typing import Any
 from limbeck.errors import SettingError, unknown_name
 from limbeck.report.names import ALONE, MethodKey, labels_of
 from limbeck.report.statistics import Difference, Stat, holm, paired_difference
-from limbeck.runs import Result
+from limbeck.runs import Result, accuracy_words
 
 _NDCG = "ndcg_10"
 
@@ -66,6 +66,11 @@ class MethodRow:
     difference: Difference | None = None
     baseline: bool = False
     is_teacher: bool = False
+
+    @property
+    def accuracy_words(self) -> str:
+        """What its accuracies are of."""
+        return accuracy_words(searched=self.ndcg is not None, tokens=self.perplexity is not None)
 
     @property
     def key(self) -> MethodKey:

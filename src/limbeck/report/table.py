@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from limbeck.report.rows import MethodRow
 from limbeck.report.statistics import FEW_PAIRS, Stat, half_width
+from limbeck.runs import accuracy_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -186,6 +187,23 @@ _PERPLEXITY = Column(
     lambda row: "–" if row.perplexity is None else _plain(row.perplexity),
     _mean(lambda row: row.perplexity),
 )
+_TESTS = [
+    ("test %", "", accuracy_words(searched=False, tokens=False)),
+    ("test tokens %", " of the tokens", accuracy_words(searched=False, tokens=True)),
+    (
+        "test in batch %",
+        " of the queries' documents among those of a batch",
+        accuracy_words(searched=True, tokens=False),
+    ),
+]
+
+
+def _test_column(title: str, of_what: str, words: str) -> Column:
+    """The accuracy of the rows of which it is called so."""
+    help_ = f"accuracy{of_what} on the test split, read once a run"
+    return _share_column(title, help_, lambda row: row.test if row.accuracy_words == words else None)
+
+
 _FIGURES = [
     _share_column("nDCG@10 %", "of what is found for the test queries", lambda row: row.ndcg),
     _share_column("MRR@10 %", "mean reciprocal rank of the first answer to a test query", lambda row: row.mrr),
@@ -193,11 +211,7 @@ _FIGURES = [
     _share_column("MAP %", "mean average precision of the first 1000 documents", lambda row: row.average_precision),
     _share_column("exact match %", "answers to test prompts that are right", lambda row: row.exact_match),
     _share_column("ROUGE-L %", "F1 with the wanted answers to test prompts", lambda row: row.rouge_l),
-    _share_column(
-        "test %",
-        "accuracy on the test split, of search among the documents of a batch, read once a run",
-        lambda row: row.test,
-    ),
+    *(_test_column(title, of_what, words) for title, of_what, words in _TESTS),
     _share_column(
         "vs baseline",
         "paired difference in percentage points, of nDCG@10 or exact match where there is one",
@@ -211,7 +225,11 @@ _FIGURES = [
     _share_column("kept %", "test accuracy, of search nDCG@10, as a share of the teacher's", lambda row: row.kept),
     _share_column("agrees %", "test images given the teacher's class", lambda row: row.agreement),
     _PERPLEXITY,
-    _share_column("val best %", "best validation accuracy of the run", lambda row: row.validation_best),
+    _share_column(
+        "val best %",
+        "best validation accuracy of the run, of search in a batch",
+        lambda row: row.validation_best,
+    ),
     _share_column("val last %", "validation accuracy after the last epoch", lambda row: row.validation_last),
     _CALLS,
     _SECONDS,
@@ -221,6 +239,7 @@ _FIGURES = [
 # Where the terminal is narrow, these go first, in this order.
 _LEAST_TELLING = (
     *(
+        "test in batch %",
         "MAP %",
         "val last %",
         "memory MB",

@@ -36,11 +36,19 @@ class Writing:
         return told | ({"top_k": self.sampling.top_k} if self.sampling.top_k else {})
 
 
-def answered_by(client: Client, data: TextData, writing: Writing, folder: Path, say: Callable[[str], None]) -> TextData:
+def answered_by(
+    client: Client,
+    data: TextData,
+    writing: Writing,
+    folder: Path,
+    say: Callable[[str], None],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> TextData:
     """The data with the server's answers in the place of the training texts' own; validation and test stay as they are.
 
     Answers are read from ``folder``, and asked for where they are not there yet, so that a run that is cut off asks for none
     of them again. An answer that reached ``max_new_tokens`` without an end, or is empty, is left out, and counted.
+    ``on_progress`` is told after each answer how many are there of how many that are asked for.
 
     Raises:
         SettingError: the data has no prompts.
@@ -55,7 +63,7 @@ def answered_by(client: Client, data: TextData, writing: Writing, folder: Path, 
     missing = [example for example in data.train if example.index not in known]
     if missing:
         say(f"answers     {folder}: {len(missing):,} of {len(data.train):,} prompts are asked of {client.server.model}")
-        known |= _asked(client, data, missing, writing, folder / ANSWERS)
+        known |= _asked(client, data, missing, writing, folder / ANSWERS, on_progress)
     else:
         say(f"answers     {folder}: {len(known):,}, read instead of asking the server")
     kept = [
@@ -75,7 +83,12 @@ def answered_by(client: Client, data: TextData, writing: Writing, folder: Path, 
 
 
 def _asked(
-    client: Client, data: TextData, examples: Sequence[Example], writing: Writing, path: Path
+    client: Client,
+    data: TextData,
+    examples: Sequence[Example],
+    writing: Writing,
+    path: Path,
+    on_progress: Callable[[int, int], None],
 ) -> dict[int, Mapping[str, Any]]:
     found: dict[int, Mapping[str, Any]] = {}
     with path.open("a", encoding="utf-8") as file:
@@ -86,6 +99,7 @@ def _asked(
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             found[example.index] = line
+            on_progress(len(found), len(examples))
     return found
 
 

@@ -31,6 +31,8 @@ _WORDS = {
     "beside": "the teachers beside the first",
     "format": "the version of the cache format",
 }
+# The settings that make some of them.
+_SETTINGS = {"dtype": "--cache-dtype", "logits": "--cache-logits"}
 _DIGITS = 12
 
 
@@ -99,8 +101,11 @@ def check_same(folder: Path, stored: Identity, wanted: Identity) -> None:
         listed = "; ".join(
             f"{_WORDS[name]}: {_short(theirs[name])} there, {_short(ours[name])} now" for name in differing
         )
+        # Where nothing else differs, the settings that it was written with read it.
+        given = [f"{_SETTINGS[name]} '{theirs[name]}'" for name in differing if name in _SETTINGS]
+        again = f"Give {' and '.join(given)} to read it, name" if len(given) == len(differing) else "Name"
         raise CacheError(
-            f"the teacher cache {folder} is of something else. {listed[0].upper()}{listed[1:]}. Name another folder, or "
+            f"the teacher cache {folder} is of something else. {listed[0].upper()}{listed[1:]}. {again} another folder, or "
             "delete this one to have it written anew."
         )
 

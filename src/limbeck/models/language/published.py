@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -138,6 +139,8 @@ def published_tokenizer(name: str, arguments: Mapping[str, Any]) -> PreTrainedTo
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder_of(name), trust_remote_code=False, **where)
     except Exception as error:  # tokenizers of many kinds are read by many libraries, each with errors of its own
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        if Path(folder_of(name)).is_dir() and not has_tokenizer(folder_of(name)):
+            reason = "none of its files is one"
         raise SettingError(
             f"hf:{name} has no tokenizer that transformers can read ({reason.strip().rstrip(':.')}). Is its tokenizer.json "
             "there? Name the folder or model of another one, as in hf:FOLDER."

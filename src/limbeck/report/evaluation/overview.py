@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 
 from limbeck.evaluate.record import Evaluation
 from limbeck.report.evaluation._words import in_order, percent, teachers, three
@@ -38,13 +39,20 @@ def overview(evaluation: Evaluation, prefix: str) -> Section:
     what = f"{samples[0].upper()}{samples[1:]}{f' of {classes}' if evaluation.classes else ''}"
     rows = [_row(evaluation, who) for who in in_order(evaluation, evaluation.networks)]
     lead = f"{what}{_searched(evaluation)}. {one}"
-    found = table("Networks that were evaluated", _COLUMNS, rows, teachers(evaluation))
+    columns = [_named(column, evaluation) for column in _COLUMNS]
+    found = table("Networks that were evaluated", columns, rows, teachers(evaluation))
     return Section(
         f"{prefix}-overview",
         f"Evaluation: {evaluation.data}, {evaluation.split} split",
         html=found + _missing(evaluation),
         lead=lead,
     )
+
+
+def _named(column: Column, evaluation: Evaluation) -> Column:
+    """The column of accuracies says what is counted."""
+    tokens = column.title == "accuracy" and evaluation.kind == "language"
+    return replace(column, title=evaluation.quality_name) if tokens else column
 
 
 def _searched(evaluation: Evaluation) -> str:
