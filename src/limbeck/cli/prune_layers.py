@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def prune_layers(settings: PruneLayersSettings, output: Output) -> None:
-    """Write the layers of the language model that the settings name."""
+    """Write the layers of the language model or encoder that the settings name."""
     if not settings.model:
         raise SettingError(
             "name a language model, as in 'limbeck prune-layers hf:FOLDER --keep 0,4,8 --output student'."
@@ -25,11 +25,16 @@ def prune_layers(settings: PruneLayersSettings, output: Output) -> None:
         raise SettingError("output is not given; name a folder for the student, as in --output student.")
     keep = _places(settings.keep)
 
+    from limbeck.models.encoders import is_pipeline, prune_encoder
     from limbeck.models.language import prune_layers
+    from limbeck.models.spec import parse_spec
 
-    pruned = prune_layers(
-        settings.model, keep, settings.output, task=settings.task, overwrite=settings.overwrite, say=output.say
-    )
+    if settings.task is None and is_pipeline(parse_spec(settings.model, unprefixed="language").name):
+        pruned = prune_encoder(settings.model, keep, settings.output, overwrite=settings.overwrite)
+    else:
+        pruned = prune_layers(
+            settings.model, keep, settings.output, task=settings.task, overwrite=settings.overwrite, say=output.say
+        )
     output.result(_values(pruned), lambda: _page(settings.model or "", pruned))
 
 

@@ -14,7 +14,7 @@ from limbeck.errors import SettingError, WeightsError, check_whole, unknown_name
 from limbeck.models.encoders.encoder import Encoder, project
 from limbeck.models.encoders.open import open_encoder
 from limbeck.models.encoders.quiet import quiet
-from limbeck.models.language import create_language_model, keep_layers
+from limbeck.models.language import create_language_model, keep_layers, layers_of
 from limbeck.models.spec import PRETRAINED, RANDOM, ModelSpec, parse_spec
 from limbeck.models.weights import load_weights, save_weights
 
@@ -72,7 +72,7 @@ def _published(parsed: ModelSpec) -> Encoder:
             raise SettingError(f"{parsed.text}: {unknown_name('argument', name, _ACCEPTED)}")
     encoder = open_encoder(parsed.name, pooling=arguments.get("pooling"))
     if "keep_layers" in arguments:
-        _keep(encoder, arguments["keep_layers"])
+        keep_encoder_layers(encoder, arguments["keep_layers"])
     if "project" in arguments:
         encoder = _projected(encoder, arguments["project"])
     if "similarity" in arguments:
@@ -85,11 +85,16 @@ def _projected(encoder: Encoder, width: Any) -> Encoder:
     return project(encoder, width)
 
 
-def _keep(encoder: Encoder, layers: Any) -> None:
+def keep_encoder_layers(encoder: Encoder, layers: Any) -> int:
+    """Leave an encoder these layers alone, by their indices; pooling, projection, scaling and prompts stay as they are.
+
+    Returns how many it had. Raises SettingError as :func:`limbeck.models.language.keep_layers` does.
+    """
     transformer = next(iter(encoder.model.children()))
     whole = transformer.auto_model
     name = next(name for name, child in transformer.named_children() if child is whole)
     setattr(transformer, name, keep_layers(whole, layers))
+    return len(layers_of(whole))
 
 
 def _made(parsed: ModelSpec, tokenizer: Any, max_length: int, similarity: str) -> Encoder:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import SettingError, check_choice
+from limbeck.files import atomic_folder
 from limbeck.models.encoders.quiet import quiet
 
 Kind = Literal["query", "document"]
@@ -66,22 +65,16 @@ class Encoder(nn.Module):
         names = (*_PROMPTS[kind], self.model.default_prompt_name)
         return next((prompts[name] for name in names if name is not None and name in prompts), "")
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """A folder that ``SentenceTransformer(folder)`` loads, with the same vectors; written whole or not at all.
 
-        Raises SettingError where the folder is there already.
+        Raises SettingError where the folder is there already, unless ``overwrite`` says to replace it.
         """
         target = Path(folder).resolve()
-        if target.exists():
+        if target.exists() and not overwrite:
             raise SettingError(f"'{target}' exists already; give a folder that does not, so that nothing is lost.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
-        try:
-            with quiet():
-                self.model.save(str(temporary), create_model_card=False, safe_serialization=True)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_folder(target) as temporary, quiet():
+            self.model.save(str(temporary), create_model_card=False, safe_serialization=True)
         return target
 
 

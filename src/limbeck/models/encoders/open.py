@@ -18,6 +18,11 @@ _MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropou
 _NAMESPACE = "sentence_transformers."
 
 
+def is_pipeline(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is one of sentence-transformers, which says itself how it pools and what it puts before a text."""
+    return (Path(folder).expanduser() / "modules.json").is_file()
+
+
 def open_encoder(folder: str | os.PathLike[str], *, pooling: Pooling | None = None, device: str = "cpu") -> Encoder:
     """An encoder of a folder; nothing is downloaded, unpickled or executed.
 
@@ -40,7 +45,7 @@ def open_encoder(folder: str | os.PathLike[str], *, pooling: Pooling | None = No
         import sentence_transformers
     except ImportError as error:
         raise MissingExtraError("sentence-transformers", "retrieval", f"the encoder '{path}'") from error
-    whole = (path / "modules.json").is_file()
+    whole = is_pipeline(path)
     if whole and pooling is not None:
         raise SettingError(f"'{path}' says itself how it pools; leave pooling out.")
     folders = _checked_folders(path) if whole else [path]

@@ -2,8 +2,8 @@
 
 from limbeck.models.language.adapters import Adapters, Lora, parse_lora
 from limbeck.models.language.create import CreatedLanguageModel, create_language_model, load_tokenizer, usual_task
-from limbeck.models.language.folder import WrittenFolder, write_folder
-from limbeck.models.language.layers import keep_layers, layers_of
+from limbeck.models.language.folder import WrittenFolder, check_folder, write_folder
+from limbeck.models.language.layers import check_places, keep_layers, layers_of
 from limbeck.models.language.lora import (
     adapter_state,
     adapters_of,
@@ -13,7 +13,7 @@ from limbeck.models.language.lora import (
     with_lora,
     without_adapters,
 )
-from limbeck.models.language.prune import PrunedModel, prune_layers
+from limbeck.models.language.prune import PrunedModel, check_not_its_own, prune_layers
 from limbeck.models.language.published import published_name
 from limbeck.models.language.sizes import context_of, embedding_of, vocabulary_of
 
@@ -25,6 +25,9 @@ __all__ = [
     "WrittenFolder",
     "adapter_state",
     "adapters_of",
+    "check_folder",
+    "check_not_its_own",
+    "check_places",
     "context_of",
     "create_language_model",
     "embedding_of",

@@ -22,6 +22,12 @@ class WrittenFolder:
     files: dict[str, int]
     tokenizer: bool
 
+    @classmethod
+    def of(cls, path: Path, *, tokenizer: bool) -> WrittenFolder:
+        """What lies in a folder now."""
+        files = {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
+        return cls(path, files, tokenizer)
+
 
 def check_folder(path: Path, overwrite: bool) -> None:
     """Raise SettingError unless a language model may be written there.
@@ -61,5 +67,4 @@ def write_folder(network: nn.Module, tokenizer: Any, path: Path, *, overwrite: b
                 tokenizer.save_pretrained(temporary)
     except OSError as error:
         raise SettingError(f"output: {path} cannot be written: {error.strerror or error}.") from error
-    files = {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
-    return WrittenFolder(path, files, tokenizer is not None)
+    return WrittenFolder.of(path, tokenizer=tokenizer is not None)

@@ -57,7 +57,7 @@ def prune_layers(
     check_folder(output, overwrite)
     task = usual_task(model) if task is None else task
     created = create_language_model(model, task=task, dtype="auto")
-    _check_not_its_own(created.tokenizer_folder, output)
+    check_not_its_own(created.tokenizer_folder, output)
     before = len(layers_of(created.network))
     student = keep_layers(created.network, keep)
     tokenizer = None
@@ -70,7 +70,8 @@ def prune_layers(
     return PrunedModel(written, task, tuple(keep), (before, len(keep)), parameters)
 
 
-def _check_not_its_own(folder: str | None, output: Path) -> None:
+def check_not_its_own(folder: str | None, output: Path) -> None:
+    """Raise SettingError where the folder to be written is the one that is read."""
     if folder is not None and Path(folder).exists() and Path(folder).resolve() == output.resolve():
         raise SettingError(f"output is {output}, the folder of the model itself; name another one.")
 
