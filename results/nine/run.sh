@@ -7,8 +7,8 @@
 set -euo pipefail
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 LIMBECK=${LIMBECK:-limbeck}
-common=(--data fashion-mnist --image-size 16 --train-limit 2500 --test-limit 5000 --val-fraction 0.02 --augment crop=2,flip --schedule cosine --nesterov
-  --select last --checkpoint-epochs 1)
+common=(--data fashion-mnist --image-size 16 --train-limit 1600 --test-limit 3000 --val-fraction 0.01 --batch-size 64
+  --augment crop=2,flip --schedule cosine --nesterov --select last --checkpoint-epochs 1)
 taught="kd, at, sp, rkd, fitnet, ce + 50*fsp(init_epochs=2), bss"
 all="ce, ce(label_smoothing=0.1), $taught, dml, one"
 
@@ -18,7 +18,7 @@ teacher() { # NAME model then options
   if [ -f "runs/$name/result.json" ]; then return; fi
   local resume=()
   if [ -d "runs/$name" ]; then resume=(--resume); fi
-  $LIMBECK train "${common[@]}" --model "$model" --epochs 12 --validate-epochs 6 --name "$name" "${resume[@]}" "$@" ${EXTRA:-}
+  $LIMBECK train "${common[@]}" --model "$model" --epochs 16 --validate-epochs 8 --name "$name" "${resume[@]}" "$@" ${EXTRA:-}
 }
 
 compare() { # NAME teacher objectives then options
