@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ from limbeck.feeds import Feeds, unchanged_batches
 from limbeck.fingerprint import of_module
 from limbeck.matching import Names
 from limbeck.networks import Network
+from limbeck.progress import Progress
 from limbeck.signals import Batch, Signals
 from limbeck.teachers import CachedTeacher, Identity, Teacher, find_cache, identify, plan_cache, spot_check, write_cache
 from limbeck.teachers.cache import CachePlan, SlotBatches, TeacherCache
@@ -23,7 +23,6 @@ from limbeck.teachers.cache import CachePlan, SlotBatches, TeacherCache
 Say = Callable[[str], None]
 
 _MAPS = ("features", "preactivations", "stem", "embedding_map")
-_SAID_EVERY = 10.0  # seconds
 # Settings of what a cache keeps, and their usual values.
 _OF_LOGITS_AND_MAPS = (("cache_logits", "dense"), ("cache_features", False))
 
@@ -248,18 +247,3 @@ def beside_of(network: Network) -> str:
 
 def _size(count: float) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
-
-
-class Progress:
-    """A line every ten seconds. what: is counted, in words."""
-
-    def __init__(self, say: Say, what: str = "entries") -> None:
-        self.say, self.what, self.said = say, what, time.perf_counter()
-        self.started = self.said
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.perf_counter()
-        if done and now - self.said >= _SAID_EVERY:
-            self.said = now
-            left = (now - self.started) / done * (total - done)
-            self.say(f"            {done:,} of {total:,} {self.what}, {left:,.0f} s left")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck.caching import Progress
 from limbeck.config import TeacherSettings
 from limbeck.data.text import TextData, TokenData
 from limbeck.distributed import rank
@@ -18,6 +17,7 @@ from limbeck.job import Job, Plan, plan_of
 from limbeck.matching import Names
 from limbeck.networks import Network
 from limbeck.policies import Fixed, TeacherText, parse_policy, parse_sampling
+from limbeck.progress import Progress
 from limbeck.servers import Client, Server, parse_server
 from limbeck.servers.answers import Writing, answered_by
 from limbeck.servers.logprobs import Scorer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -27,6 +27,9 @@ TEACHER: Final = "teacher"
 
 Figures = dict[str, Any]
 """Fields of an ``Evaluation``."""
+
+
+def _say_nothing(line: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Bench(ABC):
     """What is evaluated, of whatever kind of data.
 
     networks: students by their names, and "teacher" where there is one, on ``device`` and in eval mode. split: "test",
-    "validation" or "train". remarks: what could not be told and why; parts add to it.
+    "validation" or "train". remarks: what could not be told and why; parts add to it. progress: told how far long parts are.
     """
 
     kind: ClassVar[Kind]
@@ -69,6 +72,7 @@ class Bench(ABC):
     workers: int = 0
     options: Options = field(default_factory=Options)
     remarks: list[str] = field(default_factory=list)
+    progress: Callable[[str], None] = _say_nothing
 
     @property
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from limbeck.evaluate.collect import Read
 from limbeck.evaluate.cost import costs
 from limbeck.feeds import every_sample
 from limbeck.networks import Network
+from limbeck.progress import Watched
 from limbeck.signals import Batch, Signals
 
 # Weights of ITU-R BT.601, as Pillow has them.
@@ -47,12 +49,15 @@ class ImageBench(ClassBench):
 
     def batches(self, split: ImageSplit) -> Iterable[Batch]:
         """The split in order, without augmentation."""
-        return every_sample(self.data, split, self.batch_size, self.device, self.workers)
+        return self._told(self.data, split)
 
     def foreign_batches(self, data: ImageData, split: ImageSplit) -> Iterable[Batch]:
         """A split of other data, its images with as many channels as this data's."""
+        return recoloured(self._told(data, split), self.data.in_channels)
+
+    def _told(self, data: ImageData, split: ImageSplit) -> Iterable[Batch]:
         batches = every_sample(data, split, self.batch_size, self.device, self.workers)
-        return recoloured(batches, self.data.in_channels)
+        return Watched(batches, math.ceil(len(split) / self.batch_size), self.progress)
 
     def sample(self, limit: int) -> ImageSplit:
         """At most so many images of the split, the classes in proportion."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -76,17 +76,18 @@ def evaluate_networks(
     place = torch.device(device)
     look = Look(split, place, batch_size, workers, options, settings or TrainSettings())
     bench = open_bench(given, read, look, sizes or {})
+    if progress is not None:
+        bench = replace(bench, progress=progress)
     if isinstance(read, ImageData):
         if split == "train":
             bench.remarks.extend(f"the training split was changed on purpose: {words}." for words in read.damage)
         if split == "train" or "database" in parts:
             bench.remarks.extend(other_damage(given, read))
-    say = progress or _say_nothing
     found: dict[str, Any] = {}
     failures: dict[str, str] = {}
 
     def add(part: str, make: Callable[[], Mapping[str, Any]]) -> None:
-        say(part)
+        bench.progress(part)
         try:
             found.update(make())
         except LimbeckError as error:
@@ -100,7 +101,7 @@ def evaluate_networks(
         add(COST, lambda: bench.costs({who: file_of(model, read) for who, model in given.items()}))
     if any(known[name].with_embedding for name in parts):
         bench.tap(parts, classifiers or {})
-    say("scores")
+    bench.progress("scores")
     scored, told = bench.scores()
     found.update(told)
     for name, part in known.items():
@@ -140,7 +141,3 @@ def _given(models: Model | Mapping[str, Model], teacher: Model | None) -> dict[s
     if TEACHER in students:
         raise SettingError(f"a network is called '{TEACHER}', which is the teacher's name here; give it another.")
     return students if teacher is None else {**students, TEACHER: teacher}
-
-
-def _say_nothing(line: str) -> None:
-    return None

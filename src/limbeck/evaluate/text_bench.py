@@ -21,6 +21,7 @@ from limbeck.evaluate.text import TokenScore, TokenScorer
 from limbeck.evaluate.text.figures import TokenFigures
 from limbeck.evaluate.text.writing import writing_costs
 from limbeck.networks import Network
+from limbeck.progress import Watched
 from limbeck.signals import Batch, Signals
 from limbeck.token_taps import TokenTapped, language_classifier
 from limbeck.tokens import Tokens
@@ -49,7 +50,9 @@ class TextClassBench(ClassBench):
 
     def samples_of(self, split: str) -> Iterable[Batch]:
         # In the order of the split, in which examples are told apart.
-        return EvalTokenBatches(text_split(self.data, split), self.batch_size, by_length=False, device=self.device)
+        rows = text_split(self.data, split)
+        batches = EvalTokenBatches(rows, self.batch_size, by_length=False, device=self.device)
+        return Watched(batches, math.ceil(len(rows) / self.batch_size), self.progress)
 
     def read(self, network: Network) -> Read:
         def read(batch: Batch) -> Signals:
@@ -120,7 +123,9 @@ class LanguageBench(Bench):
         taught = TEACHER in self.networks
         scorers = {who: TokenScorer(with_teacher=taught and who != TEACHER) for who in self.networks}
         with torch.no_grad():
-            for batch in EvalTokenBatches(self.rows, self._rows_at_a_time(), device=self.device):
+            at_once = self._rows_at_a_time()
+            batches = EvalTokenBatches(self.rows, at_once, device=self.device)
+            for batch in Watched(batches, math.ceil(len(self.rows) / at_once), self.progress):
                 teacher = _logits(self.networks[TEACHER], batch) if taught else None
                 for who, scorer in scorers.items():
                     if who == TEACHER:
