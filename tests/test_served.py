@@ -62,7 +62,7 @@ def test_answers_of_a_server_are_what_is_learnt(
         assert {body["max_tokens"] for body in found.asked} == {6}
         monkey = found.answer
         found.answer = lambda prompt, body: {**monkey(prompt, body), "text": "12", "finish_reason": "stop"}  # type: ignore[method-assign]
-        monkeypatch.setattr("limbeck.caching._SAID_EVERY", 0.0)
+        monkeypatch.setattr("limbeck.progress._SAID_EVERY", 0.0)
         with caplog.at_level("INFO", logger="limbeck"):
             done = taught(found, tmp_path / "b", "ce", policy="teacher", epochs=6, lr=0.03)
         assert "95 of 96 prompts, 0 s left" in caplog.text
