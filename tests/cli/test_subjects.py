@@ -37,7 +37,7 @@ def test_a_run_that_is_named_twice_counts_once(make: Make, monkeypatch: pytest.M
     assert list(subjects([str(one), "runs", "runs/other/"], None).models) == ["one", "other"]
     again = make("more/one")
     found = subjects([str(one), str(again), str(other / STUDENT)], None)
-    assert list(found.models) == ["one", "one (2)", "other"]
+    assert list(found.models) == ["runs/one", "more/one", "other"]
 
 
 def test_members_that_did_not_finish_are_said(make: Make) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from limbeck.cli.told_teacher import folder_of, members_of, told_teacher
 from limbeck.config import DataSettings, QuerySettings, TokenSettings
 from limbeck.errors import SettingError
 from limbeck.servers import parse_server
@@ -75,9 +76,9 @@ def subjects(
     texts = list({_place(text): text for found, _ in expanded for text in found}.values())
     known = dict(zip(_names(texts), texts, strict=True))
     configs = {name: _config(text) for name, text in known.items()}
-    told, remarks = (None, ()) if teacher is not None else _teacher_of(known, configs)
+    told, remarks = (None, ()) if teacher is not None else told_teacher(known, configs)
     chosen = None if teacher == NO_TEACHER else teacher or (told.text if told else None)
-    teachers = {_place(text) for text in (_members(chosen) if chosen else ())} - {_place(text) for text in models}
+    teachers = {_place(text) for text in (members_of(chosen) if chosen else ())} - {_place(text) for text in models}
     # Where there is nothing else they are what is meant.
     known = {name: text for name, text in known.items() if _place(text) not in teachers} or known
     configs = {name: configs[name] for name in known}
@@ -117,39 +118,44 @@ def _place(text: str) -> str:
 
 
 def _names(texts: Sequence[str]) -> list[str]:
-    """A short name for each: its folder's, the file's or the network's; longer where two would be the same."""
+    """A short name for each: its folder's, the file's or the network's; with its parent's where two would be the same."""
+    short = [_short(Path(text).expanduser(), text) for text in texts]
     names: list[str] = []
-    for text in texts:
-        short = _short(Path(text).expanduser(), text)
-        if short == _TEACHER:
-            short = _ONLY if len(texts) == 1 else f"{_TEACHER} as student"
-        number, name = 1, short
-        while name in names:
-            number += 1
-            name = f"{short} ({number})"
-        names.append(name)
+    for text, name in zip(texts, short, strict=True):
+        if name == _TEACHER:
+            name = _ONLY if len(texts) == 1 else f"{_TEACHER} as student"
+        elif short.count(name) > 1 and (path := Path(text).expanduser()).exists():
+            name = f"{_named(path).parent.name}/{name}"
+        names.append(_unlike(name, names))
     return names
 
 
+def _unlike(name: str, others: Collection[str]) -> str:
+    number, free = 1, name
+    while free in others:
+        number += 1
+        free = f"{name} ({number})"
+    return free
+
+
 def _short(path: Path, text: str) -> str:
+    if not path.exists():
+        return text.split("@")[0]
+    named = _named(path)
+    return named.stem if named.is_file() else named.name
+
+
+def _named(path: Path) -> Path:
+    """The file or folder whose name tells one network from another: of a run its folder."""
     from limbeck.runs import STUDENT
 
-    if path.is_dir():
-        return path.resolve().name
-    if path.is_file():
-        return path.resolve().parent.name if path.name == STUDENT else path.stem
-    return text.split("@")[0]
-
-
-def _folder(text: str) -> Path | None:
-    path = Path(text).expanduser()
-    return path if path.is_dir() else path.parent if path.is_file() else None
+    return path.resolve().parent if path.name == STUDENT else path.resolve()
 
 
 def _config(text: str) -> dict[str, Any]:
     from limbeck.runs import CONFIG
 
-    folder = _folder(text)
+    folder = folder_of(text)
     if folder is None or not (folder / CONFIG).is_file():
         return {}
     path = folder / CONFIG
@@ -169,100 +175,6 @@ def _method(path: Path) -> str | None:
 
     result = read_run(path).result if path.is_dir() else None
     return None if result is None else method_label(result)
-
-
-@dataclass(frozen=True)
-class _Teacher:
-    """A runs' teacher: its text, the layer whose input is its embedding and the side of its images where they are named."""
-
-    text: str
-    classifier: str | None
-    size: int | None
-
-    def __str__(self) -> str:
-        own = {"teacher_classifier": self.classifier, "teacher_size": self.size}
-        named = ", ".join(f"{name}={value}" for name, value in own.items() if value is not None)
-        return f"{self.text} with {named}" if named else self.text
-
-
-def _teacher_of(
-    known: Mapping[str, str], configs: Mapping[str, Mapping[str, Any]]
-) -> tuple[_Teacher | None, tuple[str, ...]]:
-    """The one teacher of the runs that have one, and what to say where it cannot be used."""
-    from limbeck.modalities.search_networks import is_encoder
-
-    told = {
-        _Teacher(
-            _each_from_its_place(str(config["teacher"]), known[name], config),
-            config.get("teacher_classifier"),
-            config.get("teacher_size"),
-        )
-        for name, config in configs.items()
-        if config.get("teacher")
-    }
-    if not told:
-        return None, ()
-    if len(told) > 1:
-        named = ", ".join(sorted(map(str, told)))
-        return None, (f"the runs have different teachers ({named}), so none is compared with; name --teacher.",)
-    (one,) = told
-    if (server := parse_server(one.text)) is not None:
-        return None, (f"the runs' teacher is {server.model} on a server, so none is compared with; name --teacher.",)
-    if not is_encoder(one.text):
-        return None, (f"the runs' teacher {one.text} scores pairs and cannot search, so none is compared with.",)
-    if not all(map(_is_here, _members(one.text))):
-        return None, (f"the runs' teacher {one.text} is not here, so none is compared with; name --teacher.",)
-    return one, ()
-
-
-def _members(teacher: str) -> Sequence[str]:
-    """The texts of a teacher's networks: of several, or its own."""
-    from limbeck.combination import parse_combination
-
-    several = parse_combination(teacher)
-    return [teacher] if several is None else [str(member) for member in several.members]
-
-
-def _each_from_its_place(teacher: str, run: str, config: Mapping[str, Any]) -> str:
-    """A teacher's text with each of its networks' as :func:`_from_its_place` has it."""
-    from limbeck.combination import parse_combination
-
-    several = parse_combination(teacher)
-    if several is None:
-        return _from_its_place(teacher, run, config)
-    members = tuple(_from_its_place(str(member), run, config) for member in several.members)
-    return teacher if members == several.members else str(replace(several, members=members))
-
-
-def _from_its_place(teacher: str, run: str, config: Mapping[str, Any]) -> str:
-    """A network's text, its path as it was from where the run was started, which its folder may tell."""
-    folder, runs_dir = _folder(run), Path(str(config.get("runs_dir") or ""))
-    if folder is None or runs_dir.is_absolute() or not runs_dir.parts:
-        return teacher
-    start = folder.resolve().parent
-    if start.parts[-len(runs_dir.parts) :] != runs_dir.parts:
-        return teacher
-    root = start.parents[len(runs_dir.parts) - 1]
-    name, at, weights = ("", "", teacher) if (root / teacher).exists() else teacher.partition("@")
-    # From another folder alone, so that the text stays the user's own where it means the same.
-    if not weights or root == Path.cwd() or not (root / weights).exists():
-        return teacher
-    return f"{name}{at}{root / weights}"
-
-
-def _is_here(text: str) -> bool:
-    """Whether the file or folder that a teacher's text names exists; a name alone stands for itself."""
-    from limbeck.models.spec import PRETRAINED, parse_spec
-
-    if Path(text).expanduser().exists():
-        return True
-    try:
-        spec = parse_spec(text)
-    except SettingError:
-        return False
-    if spec.weights is None:
-        return spec.source != "zoo"
-    return spec.weights == PRETRAINED or Path(spec.weights).expanduser().exists()
 
 
 def _data_of(
