@@ -18,11 +18,6 @@ NO_TEACHER = "none"
 _TEACHER, _ONLY = "teacher", "model"
 # By these a folder is an encoder's, which is a network and no run.
 _ENCODERS = ("modules.json", "config.json")
-# What must be equal for figures on one split to be of the same images.
-_SAME_IMAGES = ("data", "image_size")
-# The same for text and collections.
-_SAME_TEXT = ("data", "max_length", "too_long", "chat", "columns", "separator")
-_SAME_QUERIES = ("data", "max_length", "split_seed", "test_fraction")
 _SAME_SPLIT = {
     "test": ("test_limit",),
     "validation": ("val_fraction",),
@@ -180,11 +175,13 @@ def _method(path: Path) -> str | None:
 def _data_of(
     configs: Mapping[str, Mapping[str, Any]], splits: Collection[str], given: Collection[str]
 ) -> dict[str, Any]:
+    from limbeck.modalities import modality_of
+
     known = {name: config for name, config in configs.items() if config}
     if not known:
         return {}
     first_name, first = next(iter(known.items()))
-    same = _same(str(first.get("data")))
+    same = modality_of(None, str(first.get("data"))).same_samples
     for name, config in known.items():
         for setting in dict.fromkeys((*same, *(name for split in splits for name in _SAME_SPLIT[split]))):
             if setting not in given and config.get(setting) != first.get(setting):
@@ -195,16 +192,6 @@ def _data_of(
                 )
     fields = {name for kind in (DataSettings, TokenSettings, QuerySettings) for name in kind.model_fields}
     return {name: value for name, value in first.items() if name in fields}
-
-
-def _same(data: str) -> tuple[str, ...]:
-    """Settings that must be equal for figures to be of the same samples."""
-    from limbeck.data.search import search_of
-    from limbeck.data.text import text_of
-
-    if search_of(data) is not None:
-        return _SAME_QUERIES
-    return _SAME_IMAGES if text_of(data) is None else _SAME_TEXT
 
 
 def _fitted_elsewhere(configs: Mapping[str, Mapping[str, Any]], given: Collection[str]) -> tuple[str, ...]:

@@ -52,9 +52,11 @@ class Modality(ABC):
     What only some kinds have is refused here, or is nothing; a kind that has it says so by its own method.
 
     combines: whether a teacher of several networks can be evaluated on such data. quickly_made: whether networks by name are
-    small enough to be made for their size alone.
+    small enough to be made for their size alone. same_samples: settings that must be equal in two runs for figures on one
+    split to be of the same samples, besides those that divide every kind of data.
     """
 
+    same_samples: ClassVar[tuple[str, ...]]
     combines: ClassVar[bool] = False
     quickly_made: ClassVar[bool] = False
 

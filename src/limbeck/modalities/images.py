@@ -38,6 +38,7 @@ class Images(Modality):
     views: how training images are augmented, for the log.
     """
 
+    same_samples = ("data", "image_size")
     combines: ClassVar[bool] = True
     quickly_made: ClassVar[bool] = True
 

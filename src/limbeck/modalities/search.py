@@ -51,6 +51,7 @@ class Search(Modality):
     students encode at a time; None for all of a batch.
     """
 
+    same_samples = ("data", "max_length", "split_seed", "test_fraction")
     corpus: SearchCorpus
     max_length: int
     batch_size: int

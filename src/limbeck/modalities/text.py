@@ -58,6 +58,7 @@ class Text(Modality):
     not once as they are.
     """
 
+    same_samples = ("data", "max_length", "too_long", "chat", "columns", "separator")
     data: TokenData
     max_new_tokens: int = 0
     views: str = ""
