@@ -118,6 +118,19 @@ def test_only_settings_that_make_another_method_set_runs_apart(tmp_path: Path) -
     assert _variants([read_run(path) for path in (first, second, third)]) == ["lr=0.1", "lr=0.2", ""]
 
 
+def test_whose_text_is_seen_is_said_of_every_objective_where_it_differs(tmp_path: Path) -> None:
+    policies = [("kl()", "fixed"), ("kl()", "student"), ("ce()", "teacher")]
+    made = [
+        write_run(tmp_path / str(number), make_result(objective, 0, 0.5), settings={"policy": policy})
+        for number, (objective, policy) in enumerate(policies)
+    ]
+    found = [read_run(path) for path in made]
+    assert _variants(found) == ["fixed", "student", "teacher"]
+    assert _variants(found[:1]) == [""]
+    usual = read_run(write_run(tmp_path / "usual", make_result("kl()", 0, 0.5), settings={}))
+    assert _variants([found[1], usual]) == ["student", "fixed"]
+
+
 def test_a_setting_that_an_older_limbeck_had_not_is_as_if_it_were_left_alone(tmp_path: Path) -> None:
     older = write_run(tmp_path / "a", make_result("kd()", 0, 0.5), settings={"lr": 0.1})
     newer = write_run(tmp_path / "b", make_result("kd()", 1, 0.5), settings={"lr": 0.1, "label_noise": None})

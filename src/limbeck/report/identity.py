@@ -26,35 +26,36 @@ _SAME_METHOD = {
     *("checkpoint_steps", "validate_epochs", "plugins", "objective", "data", "epochs"),
     *("device", "compile", "skip_unreadable", "label_smoothing", "teacher_cache", "cache_check"),
 }
+_TEXT = "policy"
 
 
 def variants(results: Sequence[Result], settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """For each run, the settings that set it apart from others of the same objective, networks, data and epochs.
 
-    Networks of one name can start from different weights: the texts that name them count, as in ``resnet32x4@FILE``.
+    Networks of one name can start from different weights: the texts that name them count, as in ``resnet32x4@FILE``. Which
+    text is seen is said of all objectives where it differs between any of one teacher, without the setting's name.
 
     Args:
         results: what each run is of.
         settings: of each run, as its folder tells them.
     """
     usual = defaults_of_runs()
-    identities = [_identity(result) for result in results]
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for identity, own in zip(identities, settings, strict=True):
-        groups.setdefault(identity, []).append(own)
+    whole = [{**usual, **own} for own in settings]
+    named = [name for name in dict.fromkeys(n for own in settings for n in own) if name not in {*_SAME_METHOD, _TEXT}]
     texts = []
-    for identity, own in zip(identities, settings, strict=True):
-        twins = groups[identity]
-        names = [name for name in dict.fromkeys(n for t in twins for n in t) if name not in _SAME_METHOD]
-        differing = [n for n in names if len({_told({**usual, **t}.get(n)) for t in twins}) > 1]
-        values = {name: {**usual, **own}.get(name) for name in differing}
-        texts.append(", ".join(f"{name}={value}" for name, value in values.items() if value is not None))
+    for own, result in zip(whole, results, strict=True):
+        alike = [(each, other) for each, other in zip(whole, results, strict=True) if _around(other) == _around(result)]
+        twins = [each for each, other in alike if other.objective == result.objective]
+        said = [str(own.get(_TEXT))] if _differs(_TEXT, [each for each, _ in alike]) else []
+        said += [f"{name}={own[name]}" for name in named if own.get(name) is not None and _differs(name, twins)]
+        texts.append(", ".join(said))
     return texts
 
 
-def _identity(result: Result) -> tuple[Any, ...]:
-    return result.data, result.student, result.teacher, result.objective, result.epochs
+def _around(result: Result) -> tuple[Any, ...]:
+    """What a run is of, beside its objective."""
+    return result.data, result.student, result.teacher, result.epochs
 
 
-def _told(value: Any) -> str:
-    return json.dumps(value, default=str)
+def _differs(name: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    return len({json.dumps(each.get(name), default=str) for each in settings}) > 1
