@@ -11,7 +11,7 @@ from limbeck.teachers import check_above_chance
 
 @pytest.mark.parametrize(("correct", "count", "classes"), [(6, 6, 2), (1, 1, 2), (10, 11, 2), (5, 10, 10), (60, 75, 2)])
 def test_a_teacher_above_chance_passes(correct: int, count: int, classes: int) -> None:
-    check_above_chance(Score(count, correct / count, 1.0, 1.0), classes)
+    check_above_chance(Score(count, correct / count, 1.0, 1.0), classes, "validation images")
 
 
 @pytest.mark.parametrize(
@@ -19,5 +19,12 @@ def test_a_teacher_above_chance_passes(correct: int, count: int, classes: int) -
     [(5, 6, 2), (3, 6, 2), (10, 100, 10), (0, 6, 2), (5_200, 10_000, 2)],  # the last is no luck, and teaches little
 )
 def test_a_teacher_near_chance_is_refused(correct: int, count: int, classes: int) -> None:
-    with pytest.raises(TeacherError, match="and guessing gives"):
-        check_above_chance(Score(count, correct / count, 1.0, 1.0), classes)
+    with pytest.raises(TeacherError, match="validation images, and guessing gives"):
+        check_above_chance(Score(count, correct / count, 1.0, 1.0), classes, "validation images")
+
+
+def test_a_teacher_on_few_samples_is_not_said_to_be_broken() -> None:
+    with pytest.raises(TeacherError, match=r"in 22% of tries.*a larger val_fraction"):
+        check_above_chance(Score(8, 1 / 8, 1.0, 1.0), 32, "validation queries")
+    with pytest.raises(TeacherError, match="probably missing"):
+        check_above_chance(Score(8, 0.0, 1.0, 1.0), 32, "validation queries")
