@@ -2,9 +2,9 @@
 # MixKD beside its controls where 2, 10 and 100 % of SST-2's labels are there. See ../text.md. Goes on where it was stopped.
 #
 #   SST2=folder MINILM=folder ./mixkd.sh [share ...]       LIMBECK="python -m limbeck" where it is not installed
-# SST2 has GLUE's train.tsv and dev.tsv; dev is the test here. MINILM is a folder of all-MiniLM-L6-v2, which the teacher is tuned from.
+# SST2 has GLUE's train.tsv and dev.tsv; dev is the test here. Of MINILM, a folder of all-MiniLM-L6-v2, the tokenizer alone is used.
 set -euo pipefail
-: "${SST2:?the folder of train.tsv and dev.tsv}" "${MINILM:?a folder of all-MiniLM-L6-v2}"
+: "${SST2:?the folder of train.tsv and dev.tsv}" "${MINILM:?a folder with a tokenizer}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 LIMBECK=${LIMBECK:-limbeck}
 usual=(--data sst2 --tokenizer "hf:$MINILM" --val-fraction 0.02 --max-length 64 --batch-size 32 --optimizer adamw --weight-decay 0.01 --clip-norm 1 --schedule cosine
@@ -14,7 +14,7 @@ mkdir -p sst2
 [ -f sst2/train.tsv ] || cp "$SST2/train.tsv" sst2/train.tsv
 [ -f sst2/test.tsv ] || cp "$SST2/dev.tsv" sst2/test.tsv
 if [ ! -f runs/mixkd-teacher/result.json ]; then
-  $LIMBECK train "${usual[@]}" --model "hf:$MINILM" --train-limit 20000 --epochs 1 --lr 0.0001 --warmup-epochs 0.1 --name mixkd-teacher \
+  $LIMBECK train "${usual[@]}" --model 'bert(layers=4, width=128, heads=4)' --epochs 3 --lr 0.0005 --warmup-epochs 0.2 --name mixkd-teacher \
     $([ -d runs/mixkd-teacher ] && echo --resume)
 fi
 
@@ -22,7 +22,7 @@ compare() { # NAME then options
   local name=$1
   shift
   if [ -f "runs/$name/table.json" ]; then return; fi
-  $LIMBECK compare "${usual[@]}" --teacher runs/mixkd-teacher --student 'bert(layers=2, width=128, heads=2)' --lr 0.001 --warmup-epochs 0.2 --seeds "${SEEDS:-3}" \
+  $LIMBECK compare "${usual[@]}" --teacher runs/mixkd-teacher --student 'bert(layers=2, width=64, heads=2)' --lr 0.001 --warmup-epochs 0.2 --seeds "${SEEDS:-3}" \
     --no-baselines --name "$name" $([ -d "runs/$name" ] && echo --resume) "$@"
 }
 

@@ -27,8 +27,8 @@ def check_above_chance(found: Score, classes: int, samples: str) -> None:
             "allow_weak_teacher goes on all the same."
         )
     raise TeacherError(
-        f"{what}, but is as good on so few in {luck:.0%} of tries: whether the teacher knows anything cannot be told. Hold more "
-        "out (a larger val_fraction), or go on all the same with allow_weak_teacher."
+        f"{what}, but is as good on so few in {luck:.0%} of tries: whether the teacher knows anything cannot be told. Hold "
+        "more out (a larger val_fraction), or go on all the same with allow_weak_teacher."
     )
 
 
