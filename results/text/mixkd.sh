@@ -14,7 +14,7 @@ mkdir -p sst2
 [ -f sst2/train.tsv ] || cp "$SST2/train.tsv" sst2/train.tsv
 [ -f sst2/test.tsv ] || cp "$SST2/dev.tsv" sst2/test.tsv
 if [ ! -f runs/mixkd-teacher/result.json ]; then
-  $LIMBECK train "${usual[@]}" --model 'bert(layers=4, width=128, heads=4)' --epochs 3 --lr 0.0005 --warmup-epochs 0.2 --name mixkd-teacher \
+  $LIMBECK train "${usual[@]}" --model 'bert(layers=4, width=128, heads=4)' --batch-size 64 --epochs 2 --lr 0.001 --warmup-epochs 0.2 --name mixkd-teacher \
     $([ -d runs/mixkd-teacher ] && echo --resume)
 fi
 
