@@ -241,6 +241,11 @@ def test_a_network_that_is_no_cross_encoder_is_refused(folder: Path, tmp_path: P
         open_cross_encoder(tmp_path / "other")
 
 
+def test_a_cross_encoder_is_no_student() -> None:
+    with pytest.raises(SettingError, match="student: cross:anywhere scores pairs of texts; it can teach"):
+        limbeck.train("cross:anywhere", "search:synonyms(train=8, val=4, test=4)", epochs=1)
+
+
 def test_training_alone_mines_with_no_teacher() -> None:
     quick = {name: value for name, value in QUICK.items() if name != "allow_weak_teacher"}
     with pytest.raises(SettingError, match="there is none; take bm25 or random"):

@@ -239,7 +239,9 @@ def test_a_student_of_queries_alone_searches_the_teachers_documents(folder: Path
     assert json.loads((home / "search.json").read_text())["documents_of"].startswith("bert(")
     assert "this encoder is of queries alone" in (home / "README.md").read_text()
     exported = ExportSettings.make({"model": str(home), "output": tmp_path / "deploy", "to": ["folder"]})
-    run_export(exported, say=lambda line: None)
+    said: list[str] = []
+    run_export(exported, say=said.append)
+    assert "it encodes queries alone, which search the documents of its teacher, bert(" in "\n".join(said)
     deployed = (tmp_path / "deploy" / "README.md").read_text()
     assert "It encodes queries alone.** They are searched for among the documents of its teacher, `bert(" in deployed
     assert "encoder.encode_query(" in deployed

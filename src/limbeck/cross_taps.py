@@ -69,10 +69,8 @@ class CrossTapped(Tapped):
         """Score every training pair that is not known, each once."""
         documents = torch.cat([pairs.positives[:, None], pairs.pool], dim=1)
         queries = pairs.queries[:, None].expand_as(documents)
-        known = len(self.scores)
-        say(
-            f"            {documents.numel():,} pairs of a query and one of its documents are scored once; {known:,} are known"
-        )
+        count, known = self.scores.count(queries, documents)
+        say(f"            {count:,} pairs of a query and one of its documents are scored once; {known:,} are known")
         spans = (places.flatten().split(_SPAN) for places in (queries, documents))
         for of_query, of_document in zip(*spans, strict=True):
             self.scores.scores(of_query, of_document, self._compute)

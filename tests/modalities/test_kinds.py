@@ -32,6 +32,8 @@ def loaders() -> limbeck.Loaders:
         ("sums.jsonl", Text),
         ("arithmetic(digits=2)", Text),
         (f"search:{SEARCHED}", Search),
+        ("search:examples.jsonl", Search),
+        ("search:some/examples.tsv", Search),
     ],
 )
 def test_a_setting_names_its_kind(setting: str, kind: type[Modality]) -> None:

@@ -79,6 +79,11 @@ class TextExporter:
         say(
             f"model       {subject.name}: {subject.width:,} {self.output} of texts of up to {subject.max_length:,} tokens"
         )
+        if subject.documents_of is not None:
+            say(
+                f"            it encodes queries alone, which search the documents of its teacher, {subject.documents_of}: "
+                "encode those with that one"
+            )
         if subject.folder_tokenizer is None:
             say("            its tokenizer is none of Hugging Face, so the folder has none; the card tells its tokens")
 

@@ -7,8 +7,9 @@ from limbeck.modalities.text import Text
 
 __all__ = ["Images", "Modality", "Search", "Text", "modality_of"]
 
-# Images are what no other kind claims, names of data sets among them.
-_KINDS: tuple[type[Modality], ...] = (Text, Search, Images)
+# Search goes by its prefix alone, and its files end as those of text do. Images are what no other kind claims, names of data
+# sets among them.
+_KINDS: tuple[type[Modality], ...] = (Search, Text, Images)
 
 
 def modality_of(data: object, setting: str) -> type[Modality]:

@@ -68,6 +68,10 @@ class Search(Modality):
 
         job = jobs[0]
         for each in jobs:
+            if not is_encoder(each.student):
+                raise SettingError(
+                    f"student: {each.student} scores pairs of texts; it can teach, and encoders are trained."
+                )
             check_search_settings(each.settings, plan_of(each).needs)
         if job.settings.mining == "teacher" and job.teacher is None:
             raise SettingError(

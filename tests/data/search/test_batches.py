@@ -225,3 +225,6 @@ def test_a_file_without_queries_is_refused(content: str, told: str, tmp_path: Pa
     (tmp_path / "blank.txt").write_text("\n \n")
     with pytest.raises(DataError, match="holds no text"):
         read_queries(tmp_path / "blank.txt")
+    (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        read_queries(tmp_path / "latin.txt")

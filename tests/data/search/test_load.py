@@ -85,6 +85,17 @@ def test_what_is_left_out_is_counted_and_named(beir: Path) -> None:
     assert "left out: 1 queries without judgements (q8)" in report.lines()
 
 
+def test_queries_of_two_parts_and_parts_of_other_names_are_told(beir: Path) -> None:
+    for part in ("test", "tst"):
+        write_lines(beir / "qrels" / f"{part}.tsv", ["query-id\tcorpus-id\tscore", "q1\td1\t1", "q4\td3\t1"])
+    assert load_search(beir)[1].notes == (
+        "judgements of 'tst' are not used: the parts are train, dev (or val) and test",
+        "1 queries of test are in train too (q1)",
+    )
+    (beir / "qrels" / "train.tsv").unlink()
+    assert load_search(beir)[1].notes == ()
+
+
 def test_an_id_with_two_texts_is_an_error(beir: Path) -> None:
     with (beir / "corpus.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"_id": "d1", "text": "another"}) + "\n")
@@ -112,6 +123,13 @@ def test_an_id_with_two_texts_is_an_error(beir: Path) -> None:
 def test_damaged_folders_say_where(beir: Path, file: str, text: str, message: str) -> None:
     (beir / file).write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=message):
+        load_search(beir)
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "qrels/test.tsv"])
+def test_files_in_another_encoding_are_named(beir: Path, file: str) -> None:
+    (beir / file).write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(DataError, match=rf"{file}' is not UTF-8"):
         load_search(beir)
 
 

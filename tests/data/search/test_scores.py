@@ -32,6 +32,8 @@ def test_no_pair_is_scored_twice(tmp_path: Path) -> None:
     assert sorted(teacher.asked) == [(0, 0), (0, 1), (0, 3), (2, 1), (2, 5)]
     again = ScoreCache(path, FACTS)
     assert len(again) == 5
+    assert again.count(queries, documents) == (5, 5)
+    assert again.count(torch.tensor([2, 9, 9]), torch.tensor([5, 9, 9])) == (2, 1)
     assert torch.equal(again.scores(queries, documents, teacher), found)
     assert len(teacher.asked) == 5
     assert again.scores(torch.tensor([2, 9]), torch.tensor([5, 9]), teacher).tolist() == pytest.approx([2.05, 9.09])

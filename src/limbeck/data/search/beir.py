@@ -10,7 +10,7 @@ from typing import Any
 from limbeck.data.search.collection import SearchData
 from limbeck.data.search.gather import Judged, Row, gather
 from limbeck.data.search.report import SearchReport
-from limbeck.data.text.readers import read_file
+from limbeck.data.text.readers import not_utf8, read_file
 from limbeck.errors import DataError
 
 _FORMATS = (".jsonl", ".parquet", ".tsv", ".csv", ".json")
@@ -87,8 +87,10 @@ def _judged(path: Path) -> Iterator[Judged]:
 
 def _trec(path: Path) -> list[Mapping[str, Any]] | None:
     """The rows of a file in TREC's format; None where it is another."""
-    with path.open(encoding="utf-8-sig") as file:
-        lines = [cells for line in file if (cells := line.split())]
+    try:
+        lines = [cells for line in path.read_text(encoding="utf-8-sig").split("\n") if (cells := line.split())]
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
     if not lines or any(len(cells) != 4 for cells in lines) or not lines[0][3].lstrip("-").isdigit():
         return None
     return [{"qid": query, "docid": document, "rel": grade} for query, _, document, grade in lines]

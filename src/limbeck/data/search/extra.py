@@ -10,7 +10,7 @@ from torch import Tensor
 
 from limbeck.data.search.collection import SearchData, Texts
 from limbeck.data.seeds import stream
-from limbeck.data.text.readers import read_file
+from limbeck.data.text.readers import not_utf8, read_file
 from limbeck.errors import DataError
 
 _COLUMNS = ("query", "text", "question", "0")
@@ -21,12 +21,15 @@ def read_queries(path: Path) -> tuple[str, ...]:
     """The texts of a file, each once: the lines of a ``.txt``, or the column ``query`` (or ``text``, ``question``) of a table.
 
     Raises:
-        DataError: there is no such file or column, or no text is in it.
+        DataError: there is no such file or column, it is not UTF-8, or no text is in it.
     """
     if not path.is_file():
         raise DataError(f"extra_queries: there is no file '{path}'.")
     if path.suffix.lower() == ".txt":
-        found = path.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            found = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error) from error
     else:
         rows = read_file(path).rows
         name = next((name for name in _COLUMNS if name in rows[0]), None)

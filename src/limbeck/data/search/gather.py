@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from limbeck.data.search import report
 from limbeck.data.search.collection import Example, SearchData, Texts
@@ -14,6 +15,9 @@ Row = tuple[str, str]
 """An id and a text."""
 Judged = tuple[str, str, int]
 """The ids of a query and a document, and the grade."""
+
+
+_KNOWN_PARTS = ("train", "val", "test")
 
 
 @dataclass
@@ -65,12 +69,25 @@ def gather(
         queries=len(asked),
         judgements={part: sum(map(len, rows.values())) for part, rows in data.judgements.items()},
         skipped=skipped.told(),
-        notes=tuple(notes),
+        notes=(*notes, *_about_parts(data.judgements)),
     )
     bare = [part for part, rows in data.judgements.items() if not rows]
     if bare or not data.judgements:
         raise DataError(f"{name}: no query of {bare[0] if bare else 'any part'} has a relevant document. {told}")
     return data, told
+
+
+def _about_parts(parts: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    """What is odd about parts that stay as the files have them, which they do where there is one for training."""
+    if "train" not in parts:
+        return
+    for part in parts:
+        if part not in _KNOWN_PARTS:
+            yield f"judgements of '{part}' are not used: the parts are train, dev (or val) and test"
+    for one, other in combinations([part for part in _KNOWN_PARTS if part in parts], 2):
+        shared = [query for query in parts[other] if query in parts[one]]
+        if shared:
+            yield f"{len(shared):,} queries of {other} are in {one} too ({report.named(shared)})"
 
 
 def gather_examples(

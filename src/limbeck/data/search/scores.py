@@ -55,6 +55,11 @@ class ScoreCache:
             self._add(missing, compute(missing // _SPAN, missing % _SPAN).float().cpu())
         return self._scores[torch.searchsorted(self._keys, keys.contiguous())]
 
+    def count(self, queries: Tensor, documents: Tensor) -> tuple[int, int]:
+        """How many pairs these are, a pair that comes again not counted, and how many of them are known."""
+        wanted = (queries * _SPAN + documents).unique()
+        return len(wanted), int(self._knows(wanted).sum())
+
     def _knows(self, keys: Tensor) -> Tensor:
         # Not torch.isin, which sorts all that is known at every call.
         if not len(self._keys):

@@ -64,13 +64,17 @@ def read_file(path: Path, *, header: bool = True) -> Table:
     try:
         table = reader(path, header)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}); convert it, as with "
-            f"iconv -f latin1 -t utf-8."
-        ) from error
+        raise not_utf8(path, error) from error
     if not table.rows:
         raise DataError(f"'{path}' holds no rows.")
     return table
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    """What is said of a file in another encoding."""
+    return DataError(
+        f"'{path}' is not UTF-8 ({error.reason} at byte {error.start}); convert it, as with iconv -f latin1 -t utf-8."
+    )
 
 
 def _jsonl(path: Path, header: bool) -> Table:
