@@ -150,7 +150,7 @@ class Teaching:
         self._around.say(f"            the teacher's accuracy is {found.accuracy:.2%} on {found.count:,} {what}")
         if not self._around.distill.allow_weak_teacher:
             assert self.classes is not None
-            check_above_chance(found, self.classes)
+            check_above_chance(found, self.classes, what)
         self._score = found
         return found
 

@@ -19,5 +19,5 @@ def test_a_teacher_above_chance_passes(correct: int, count: int, classes: int) -
     [(5, 6, 2), (3, 6, 2), (10, 100, 10), (0, 6, 2), (5_200, 10_000, 2)],  # the last is no luck, and teaches little
 )
 def test_a_teacher_near_chance_is_refused(correct: int, count: int, classes: int) -> None:
-    with pytest.raises(TeacherError, match="and guessing gives"):
-        check_above_chance(Score(count, correct / count, 1.0, 1.0), classes)
+    with pytest.raises(TeacherError, match="tokens, and guessing gives"):
+        check_above_chance(Score(count, correct / count, 1.0, 1.0), classes, "tokens")
