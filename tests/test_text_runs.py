@@ -12,7 +12,7 @@ from text_training import QUICK, STUDENT, SUMS, TEACHER, distilled, network, wei
 import limbeck
 from limbeck.data.text import Example, TextData
 from limbeck.engine.callbacks import Callback
-from limbeck.errors import CacheError, DataError, SettingError, SignalError
+from limbeck.errors import CacheError, DataError, LimbeckError, SettingError, SignalError
 from limbeck.models.language import create_language_model
 
 
@@ -240,6 +240,20 @@ def test_what_is_mixed_and_what_the_teacher_says_of_it_matters() -> None:
 )
 def test_mixing_that_cannot_be_is_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingError, match=told):
+        distilled(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"objective": "dml"}, "are for images, and the data are texts"),
+        ({"objective": "fitnet"}, "in networks on images alone; name layers of both networks with --taps"),
+        ({"student_sampling": "top_k=-2"}, "student_sampling: top_k must be"),
+        ({"teacher_sampling": "0.5"}, "teacher_sampling: "),
+    ],
+)
+def test_what_text_has_not_is_said(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(LimbeckError, match=told):
         distilled(**settings)
 
 

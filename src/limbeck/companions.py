@@ -97,11 +97,13 @@ class Companionship:
         Of a student that gets branches the trunk is tapped. ``inputs`` are a batch as the student takes it.
 
         Raises:
-            LimbeckError: a peer that does not exist, or wants its images otherwise; a student that cannot be cut in two; a
-                teacher that cannot be adapted.
+            LimbeckError: data that are no images; a peer that does not exist, or wants its images otherwise; a student that
+                cannot be cut in two; a teacher that cannot be adapted.
         """
         if self.asked is None:
             return None
+        if not isinstance(self.asked, Adapted):
+            self._around.feeds.modality.check_companions()
         set_seed(mix(self._settings.seed, _STREAM) % 2**32)
         made: PeerNetworks | Tails | AdaptedTeacher
         if isinstance(self.asked, Adapted):

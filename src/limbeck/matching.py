@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from limbeck.errors import TapError
 from limbeck.networks import Network
 from limbeck.signals import Batch
 from limbeck.stages import Stages, find_embedding_map, find_preactivation, find_stages
@@ -74,7 +75,7 @@ def connect(
         its own path, since several students can have several names for it.
 
     Raises:
-        TapError: a tap names no module of its network.
+        TapError: a tap names no module of its network, or feature maps are to be found in networks on no images.
     """
     groups: list[str] = [group for group in _NAMED if group in needs]
     if "stages" in needs and "features" not in groups:
@@ -129,23 +130,33 @@ def _form_of(network: Network, path: str, group: str, probe: Batch) -> str:
     module_at(network.tapped.network, path.removesuffix(":input"))
     if group != "preactivations":
         return path
-    return find_preactivation(network.tapped.network, path, network.preprocess(probe.inputs[:2]))
+    return find_preactivation(network.tapped.network, path, _images(network, probe))
 
 
 def _tap_embedding_map(network: Network | None, probe: Batch) -> None:
     if network is None or network.tapped.classifier is None:
         return
-    path = find_embedding_map(network.tapped.network, network.tapped.classifier, network.preprocess(probe.inputs[:2]))
+    path = find_embedding_map(network.tapped.network, network.tapped.classifier, _images(network, probe))
     if path is not None:
         network.tapped.record("embedding_map", "embedding_map", path)
 
 
 def _stages(network: Network, probe: Batch) -> Stages:
-    return find_stages(network.tapped.network, network.preprocess(probe.inputs[:2]))
+    return find_stages(network.tapped.network, _images(network, probe))
+
+
+def _images(network: Network, probe: Batch) -> Tensor:
+    inputs = network.preprocess(probe.inputs[:2])
+    if not isinstance(inputs, Tensor):
+        raise TapError(
+            "the objective compares feature maps, and they are found by themselves in networks on images alone; name layers "
+            "of both networks with --taps, or take an objective on logits or embeddings."
+        )
+    return inputs
 
 
 def _matched(student: Network, teacher: Network, found: list[Stages], probe: Batch) -> Match:
-    sides = [int(network.preprocess(probe.inputs[:2]).shape[-2]) for network in (student, teacher)]
+    sides = [int(_images(network, probe).shape[-2]) for network in (student, teacher)]
     return match_stages(found[0], found[1], sides[0], sides[1])
 
 

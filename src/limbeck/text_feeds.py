@@ -69,8 +69,11 @@ def check_text_settings(settings: RunSettings) -> None:
     check_no_search(settings)
     if isinstance(settings, TeacherSettings):
         parse_policy(settings.policy)
-        for sampling in (settings.student_sampling, settings.teacher_sampling):
-            parse_sampling(sampling)
+        for name in ("student_sampling", "teacher_sampling"):
+            try:
+                parse_sampling(getattr(settings, name))
+            except SettingError as error:
+                raise SettingError(f"{name}: {error}") from None
         writes = parse_policy(settings.policy) != Fixed() and parse_server(settings.teacher) is None
         if settings.teacher_cache is not None and writes:
             raise SettingError(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -43,6 +45,13 @@ def test_temperature_zero_takes_the_first_of_the_highest() -> None:
         torch.tensor([[1.0, 3.0, 3.0], [2.0, 0.0, 1.0]]), torch.full((2,), 0.99).double()
     )
     assert tokens.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("temperature", "tokens"), [(1e-300, [1, 0]), (1e-45, [1, 0]), (1e300, [1, 2])])
+def test_a_temperature_beyond_float32_draws_as_its_limit_does(temperature: float, tokens: list[int]) -> None:
+    logits = torch.tensor([[-math.inf, 3.0, 2.0], [5.0, -math.inf, 2.0]])
+    chosen, _ = Sampling(temperature).choose(logits, torch.tensor([0.1, 0.9], dtype=torch.float64))
+    assert chosen.tolist() == tokens
 
 
 def test_a_nucleus_wider_than_the_head_of_a_large_vocabulary() -> None:

@@ -22,7 +22,7 @@ class DataSettings(Settings):
         default=0.1,
         ge=0,
         lt=1,
-        description="Share of the training images held out when the data has no validation split.",
+        description="Share of the training samples held out when the data has no validation split.",
     )
     train_limit: int | None = Field(
         default=None, ge=1, description="Use at most this many training samples, stratified."

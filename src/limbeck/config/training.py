@@ -43,7 +43,9 @@ class RunSettings(DataSettings, TextSettings, SearchSettings):
     epochs: int | None = Field(
         default=None, ge=1, description="Passes over the training data; the data set's usual number."
     )
-    batch_size: int = Field(default=64, ge=1, description="Images a step, over all processes and micro-batches.")
+    batch_size: int = Field(
+        default=64, ge=1, description="Images, texts or queries a step, over all processes and micro-batches."
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="Optimizer.")
     lr: float | None = Field(default=None, gt=0, description="Learning rate; 0.05 for sgd, 0.001 for adamw.")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")

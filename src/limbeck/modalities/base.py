@@ -184,6 +184,13 @@ class Modality(ABC):
         """Raise SettingError where an attack does not fit the data. ``task``: the teacher's. ``who``: the objective."""
         raise SettingError(f"'{who}' attacks images, and the data are none.")
 
+    def check_companions(self) -> None:
+        """Raise SettingError where a student on such data can have no peers and no branches, as ``dml`` and ``one`` want."""
+        raise SettingError(
+            f"objective: peers and branches, which 'dml' and 'one' train beside a student, are for images, and the data are "
+            f"{self.samples}."
+        )
+
     def check_adapted_teacher(self) -> None:
         """Raise SettingError where a teacher on such data cannot be given adapters."""
         raise SettingError("adapters in the teacher are for language models, and the data are no text.")

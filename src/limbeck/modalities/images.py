@@ -152,6 +152,9 @@ class Images(Modality):
         assert isinstance(task, VisionTask)
         return Adversary(teacher, task) if isinstance(teacher, FrozenTeacher) else None
 
+    def check_companions(self) -> None:
+        """Networks on images can have them."""
+
     def check_attack(self, attack: Attack, task: Task, probe: Batch, who: str) -> None:
         assert isinstance(task, VisionTask)
         check_range(attack, task, probe)

@@ -54,8 +54,11 @@ class Sampling:
         highest = logits.amax(-1, keepdim=True)
         if self.temperature == 0:
             return logits.argmax(-1), highest.squeeze(-1).isfinite()
+        # A temperature that is 0 or infinite in float32 would make 0 / 0 of the most probable token, or of one that cannot be.
+        range_of = torch.finfo(torch.float32)
+        temperature = min(max(self.temperature, range_of.tiny), range_of.max)
         # Not normalised: the draw scales u instead.
-        weights = ((logits - highest) / self.temperature).exp()
+        weights = ((logits - highest) / temperature).exp()
         if self.top_k or self.top_p < 1:
             return self._from_most_probable(weights, uniforms), highest.squeeze(-1).isfinite()
         summed = weights.cumsum(-1, dtype=torch.float64)

@@ -69,7 +69,7 @@ def _problems(limit: int, operations: str, count: int, seed: int) -> list[tuple[
         if share > there // 2:
             raise SettingError(
                 f"arithmetic: {share} problems with '{operation}' are asked for, and at most {there // 2} are drawn of the "
-                f"{there} that there are; ask for fewer, or for more digits."
+                f"{there} that there are; ask for fewer (train, val and test together are {count}), or for more digits."
             )
         generator = stream(seed, place)
         swaps = torch.randint(2, (share,), generator=generator).tolist()

@@ -55,7 +55,7 @@ class TokenBatches:
         self._seed, self._views = seed, views
         if views is not None and (split.labels is None or side != "right"):
             raise SettingError(
-                "several views of a text, and mixup, are for texts that are classified, filled up on the right."
+                "augment: several views of a text, and mixup, are for texts that are classified, filled up on the right."
             )
         self._packing = None if packing is None else Packing(split.lengths, _capacity(split, packing), seed)
         self._collate = Collate(split, side, packed=packing is not None)
