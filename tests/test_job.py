@@ -191,3 +191,20 @@ def test_a_copy_of_the_objective_keeps_its_stages_together() -> None:
     for part in (autoencoder, ft):
         part.build(signals, signals)
     assert ft._shared() is autoencoder.encoder
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "expected"),
+    [
+        ("digits", None, "icd+kd"),
+        ("arithmetic(digits=1)", None, "icd+kd"),
+        ("search:collection", None, "embed_distill"),
+        ("search:collection", "icd+kd", "icd+kd"),
+    ],
+)
+def test_what_is_distilled_with_is_usual_for_the_data_where_nothing_is_named(
+    data: str, given: str | None, expected: str
+) -> None:
+    job = job_of(DistillSettings(teacher="t", student="s", data=data, objective=given))
+    assert job.objective == expected
+    assert job.distill.objective == expected

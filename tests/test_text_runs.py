@@ -127,9 +127,9 @@ def test_students_with_a_policy_have_a_pass_of_their_own(tmp_path: Path) -> None
         **QUICK,
     )
     assert {row.variant for row in found.rows if not row.is_teacher} == {
-        "policy=fixed",
-        "policy=student",
-        "policy=speculative(top_k=3)",
+        "fixed",
+        "student",
+        "speculative(top_k=3)",
     }
     assert all(row.exact_match is not None for row in found.rows)
     groups = json.loads((tmp_path / "compared" / "groups.json").read_text())

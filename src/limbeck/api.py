@@ -12,14 +12,14 @@ from limbeck.chain import run_with_assistants
 from limbeck.combination import Combination, teacher_name
 from limbeck.comparison import Comparison, run_comparison
 from limbeck.config import CompareSettings, DistillSettings, TrainSettings
-from limbeck.contest import Contest, Student
+from limbeck.contest import Contest, Student, objectives_of
 from limbeck.data import ImageData
 from limbeck.data.search import SearchData
 from limbeck.data.text import TextData
 from limbeck.distillation import run
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import SettingError
-from limbeck.job import Distilled, Job, Loaders, objective_of
+from limbeck.job import Distilled, Job, Loaders, objective_of, taught
 from limbeck.objectives import Objective
 
 Data = str | ImageData | TextData | SearchData | Loaders | DataLoader[Any]
@@ -29,7 +29,7 @@ def distill(
     teacher: nn.Module | str | Combination,
     student: nn.Module | str,
     data: Data = "digits",
-    objective: Objective | str = "icd+kd",
+    objective: Objective | str | None = None,
     *,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
@@ -46,7 +46,7 @@ def distill(
         data: a data set's name, an :class:`~limbeck.data.ImageData`, a :class:`~limbeck.data.text.TextData`, a
             :class:`~limbeck.data.search.SearchData`, or a loader of (inputs, labels) batches whose inputs go to both networks
             as they are; ``Loaders(train, validation, test)`` for more than a training set.
-        objective: an objective, an expression, or a preset's name.
+        objective: an objective, an expression, or a preset's name; "icd+kd" when not given, in search "embed_distill".
         callbacks: your own code in the loop.
         settings: any of :class:`~limbeck.config.DistillSettings`, such as ``epochs=240, lr=0.05, seed=1``. A run folder is
             written when ``name`` is among them, and not otherwise.
@@ -58,6 +58,10 @@ def distill(
         LimbeckError: whatever is wrong, before any long work.
     """
     made = DistillSettings.make(_with_names(settings, data, teacher=teacher, student=student, objective=objective))
+    if objective is None:
+        made = taught(made, _data(data))
+        objective = made.objective
+    assert objective is not None
     job = Job(student, teacher, objective, made, _data(data))
     return run_with_assistants(job, folder=made.name is not None, callbacks=callbacks)
 
@@ -94,14 +98,14 @@ def compare(
 
     >>> limbeck.compare(teacher, "resnet8x4", "cifar100", "kd, icd(alpha=[0.1, 0.5])", seeds=3)  # doctest: +SKIP
 
-    Each student learns exactly what :func:`distill` would teach it alone. The student alone and ``kd`` come along unless
-    ``baselines=False``.
+    Each student learns exactly what :func:`distill` would teach it alone. The student alone and ``kd`` (in search
+    ``contrastive + listwise_kl``) come along unless ``baselines=False``.
 
     Args:
         teacher, data, callbacks: as for :func:`distill`; None for objectives that need no teacher, such as ``dml``.
         students: names, or functions without arguments that make a network anew; one or several.
         objectives: objectives, presets or expressions; text may hold several with commas between them, and ranges. When not
-            given ``icd`` and ``icd+kd``, or none where there are ``members``.
+            given what is usual for the data (images: ``icd`` and ``icd+kd``), or none where there are ``members``.
         settings: any of :class:`~limbeck.config.CompareSettings`, such as ``seeds=5, epochs=240``. A folder is written when
             ``name`` is among them, and not otherwise.
 
@@ -126,7 +130,9 @@ def compare(
     words = {} if isinstance(data, str) else {"data": name}
     called = None if teacher is None else made.teacher or teacher_name(teacher)
     made = made.model_copy(update={**words, "teacher": called})
-    contest = Contest(made, teacher, several, made.objectives if listed is None else listed, _data(data))
+    contest = Contest(
+        made, teacher, several, objectives_of(made, _data(data)) if listed is None else listed, _data(data)
+    )
     return run_comparison(contest, folder=made.name is not None, callbacks=callbacks)
 
 

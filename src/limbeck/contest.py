@@ -25,6 +25,7 @@ from limbeck.data.text import TextData
 from limbeck.errors import SettingError
 from limbeck.expression import split_at_commas
 from limbeck.job import Job, Loaders, alone
+from limbeck.modalities import modality_of
 from limbeck.models.spec import RANDOM, parse_spec
 from limbeck.objectives import Objective, parse_objective
 from limbeck.objectives.expand import expand_objectives, objective_identity
@@ -33,7 +34,6 @@ from limbeck.runs import run_name
 Student = str | Callable[[], nn.Module]
 
 ALONE = "alone"
-_BASELINE = "kd"
 _LONGEST_NAME = 80
 
 
@@ -69,7 +69,14 @@ def contest_of(settings: CompareSettings) -> Contest:
     """
     settings.check_networks()
     students = [name for text in settings.student for name in split_at_commas(text, "student")]
-    return Contest(settings, settings.teacher, students, settings.objectives)
+    return Contest(settings, settings.teacher, students, objectives_of(settings, None))
+
+
+def objectives_of(settings: CompareSettings, data: ImageData | TextData | SearchData | Loaders | None) -> Sequence[str]:
+    """What the settings compare: the objectives given, or what is usual for such data; none beside a recipe's members."""
+    if settings.objectives is not None or settings.members:
+        return settings.objectives or ()
+    return modality_of(data, settings.data).usual_objectives
 
 
 def entries_of(contest: Contest) -> list[Entry]:
@@ -86,8 +93,9 @@ def entries_of(contest: Contest) -> list[Entry]:
         _check_no_teacher(contest.settings, objectives)
     if contest.settings.baselines and contest.students:
         named = {objective_identity(str(objective)) for objective in objectives}
-        taught = contest.teacher is not None and objective_identity(_BASELINE) not in named
-        objectives = [ALONE, *([_BASELINE] if taught else []), *objectives]
+        baseline = modality_of(contest.data, contest.settings.data).baseline
+        taught = contest.teacher is not None and objective_identity(baseline) not in named
+        objectives = [ALONE, *([baseline] if taught else []), *objectives]
     entries = [Entry("", student, objective, {}) for student in contest.students for objective in objectives]
     for member in contest.settings.members:
         entries += _of_recipe(member, contest.students)

@@ -151,7 +151,15 @@ def job_of(settings: TrainSettings | DistillSettings) -> Job:
         assert settings.model is not None
         return Job(settings.model, None, objective_of(settings), settings)
     assert settings.student is not None
-    return Job(settings.student, settings.teacher, settings.objective, settings)
+    told = taught(settings, None)
+    assert told.objective is not None
+    return Job(settings.student, settings.teacher, told.objective, told)
+
+
+def taught(settings: DistillSettings, data: ImageData | TextData | SearchData | Loaders | None) -> DistillSettings:
+    """The settings with an objective: the one given, or what is usual for such data."""
+    usual = modality_of(data, settings.data).usual_objectives[-1]
+    return settings.model_copy(update={"objective": settings.objective or usual})
 
 
 def alone(data: ImageData | TextData | SearchData | Loaders | None, setting: str) -> Objective:

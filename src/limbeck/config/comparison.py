@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from limbeck.config.base import Settings
 from limbeck.config.training import DistillSettings, StageSettings, TeacherSettings, TrainSettings
@@ -45,13 +45,15 @@ class CompareSettings(TeacherSettings):
     may_lack = frozenset({"teacher"})  # contest.py looks whether an objective needs one
 
     student: list[str] = Field(default=[], description="Student networks ('limbeck list models').")
-    objectives: list[str] = Field(
-        default=["icd", "icd+kd"],
-        description="Presets or expressions, with commas between them; a list for an argument is one student for each. None "
-        "where a recipe gives members alone.",
+    objectives: list[str] | None = Field(
+        default=None,
+        description="Presets or expressions, with commas between them; a list for an argument is one student for each. When "
+        "not given icd and icd+kd (search: embed_distill and a part of it), or none where a recipe gives members.",
     )
     seeds: int = Field(default=3, ge=1, description="Students of each kind, with the seeds from --seed on.")
-    baselines: bool = Field(default=True, description="Add the student alone and kd.")
+    baselines: bool = Field(
+        default=True, description="Add the student alone and kd (search: contrastive + listwise_kl)."
+    )
     independent_order: bool | None = Field(
         default=None,
         description="Each seed has its own order of the data, and a pass of its own over it; so it is for students that start "
@@ -67,13 +69,6 @@ class CompareSettings(TeacherSettings):
         brought = bool(self.members) and all(member.student for member in self.members)
         named = self.model_copy(update={"student": ["a member's own"]}) if brought and not self.student else self
         super(CompareSettings, named).check_networks()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _members_alone(cls, values: Any) -> Any:
-        """Who lists members wants those, and not what is compared by default."""
-        alone = isinstance(values, dict) and values.get("members") and "objectives" not in values
-        return {**values, "objectives": []} if alone else values
 
     @field_validator("student", "objectives", mode="before")
     @classmethod

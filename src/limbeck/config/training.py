@@ -200,7 +200,10 @@ class DistillSettings(TeacherSettings):
     """Distil a teacher into a student."""
 
     student: str | None = Field(default=None, description="Student network ('limbeck list models').")
-    objective: str = Field(default="icd+kd", description="Preset or expression ('limbeck list objectives').")
+    objective: str | None = Field(
+        default=None,
+        description="Preset or expression ('limbeck list objectives'); icd+kd when not given (search: embed_distill).",
+    )
     assistants: list[str] = Field(
         default=[],
         description="Networks from large to small between teacher and student; each learns from the one before it.",

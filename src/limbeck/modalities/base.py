@@ -53,10 +53,13 @@ class Modality(ABC):
 
     combines: whether a teacher of several networks can be evaluated on such data. quickly_made: whether networks by name are
     small enough to be made for their size alone. same_samples: settings that must be equal in two runs for figures on one
-    split to be of the same samples, besides those that divide every kind of data.
+    split to be of the same samples, besides those that divide every kind of data. usual_objectives: what is compared where
+    the user does not say, and the last of them what is distilled with. baseline: what comparisons have beside them.
     """
 
     same_samples: ClassVar[tuple[str, ...]]
+    usual_objectives: ClassVar[tuple[str, ...]] = ("icd", "icd+kd")
+    baseline: ClassVar[str] = "kd"
     combines: ClassVar[bool] = False
     quickly_made: ClassVar[bool] = False
 

@@ -52,6 +52,9 @@ class Search(Modality):
     """
 
     same_samples = ("data", "max_length", "split_seed", "test_fraction")
+    # Scores of cosines are too close together for the temperature of kd.
+    usual_objectives = ("contrastive + embed_match", "embed_distill")
+    baseline = "contrastive + listwise_kl"
     corpus: SearchCorpus
     max_length: int
     batch_size: int
