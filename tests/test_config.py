@@ -77,7 +77,7 @@ def test_any_text_survives_the_round_trip(tmp_path_factory: pytest.TempPathFacto
         ({"epochs": 1.5}, "epochs: input should be a valid integer"),
         ({"optimizer": "adam"}, "optimizer: input should be 'sgd' or 'adamw', got 'adam'."),
         ({"taps": ["layer1"]}, "taps: input should be a valid dictionary"),
-        ({"objective": None}, "objective: input should be a valid string, got None."),
+        ({"objective": 3}, "objective: input should be a valid string, got 3."),
         ({1: 2}, "keys should be strings"),
     ],
     ids=str,

@@ -129,10 +129,9 @@ def compare(
     name = data.name if isinstance(data, ImageData | TextData | SearchData) else "loader"
     words = {} if isinstance(data, str) else {"data": name}
     called = None if teacher is None else made.teacher or teacher_name(teacher)
-    made = made.model_copy(update={**words, "teacher": called})
-    contest = Contest(
-        made, teacher, several, objectives_of(made, _data(data)) if listed is None else listed, _data(data)
-    )
+    usual = {} if listed is not None else {"objectives": objectives_of(made, _data(data))}
+    made = made.model_copy(update={**words, **usual, "teacher": called})
+    contest = Contest(made, teacher, several, listed or made.objectives or [], _data(data))
     return run_comparison(contest, folder=made.name is not None, callbacks=callbacks)
 
 

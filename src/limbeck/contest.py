@@ -69,14 +69,16 @@ def contest_of(settings: CompareSettings) -> Contest:
     """
     settings.check_networks()
     students = [name for text in settings.student for name in split_at_commas(text, "student")]
-    return Contest(settings, settings.teacher, students, objectives_of(settings, None))
+    objectives = objectives_of(settings, None)
+    named = settings.model_copy(update={"objectives": objectives})
+    return Contest(named, settings.teacher, students, objectives)
 
 
-def objectives_of(settings: CompareSettings, data: ImageData | TextData | SearchData | Loaders | None) -> Sequence[str]:
+def objectives_of(settings: CompareSettings, data: ImageData | TextData | SearchData | Loaders | None) -> list[str]:
     """What the settings compare: the objectives given, or what is usual for such data; none beside a recipe's members."""
     if settings.objectives is not None or settings.members:
-        return settings.objectives or ()
-    return modality_of(data, settings.data).usual_objectives
+        return settings.objectives or []
+    return list(modality_of(data, settings.data).usual_objectives)
 
 
 def entries_of(contest: Contest) -> list[Entry]:
