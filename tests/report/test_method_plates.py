@@ -48,6 +48,17 @@ def test_many_methods_have_a_panel_each_and_the_best_stands_out(many: Path) -> N
     assert "ce + 5*icd: 63.0 % at 1,000" in cost.alternative
 
 
+@pytest.mark.parametrize(("figure", "words"), [("ndcg_10", "nDCG@10"), ("exact_match", "exact match")])
+def test_what_differences_are_made_of_is_drawn(figure: str, words: str, tmp_path: Path) -> None:
+    for number, objective in enumerate(("embed_distill", "kl()")):
+        test = {"count": 100, "accuracy": 0.9, "top5": 1.0, "nll": 1.0, "agreement": 0.5, figure: 0.25 + number / 4}
+        write_run(tmp_path / str(number), make_result(objective, 0, 0.9, test=test))
+    told = _plates(gather([tmp_path]))[f"Test {words}"].alternative
+    assert told.startswith(f"Test {words} of every run, small on digits.")
+    assert "embed_distill: 25.0 %" in told
+    assert "kl: 50.0 %" in told
+
+
 def test_few_methods_share_a_figure(runs: Path) -> None:
     plates = _plates(gather([runs]))
     assert not plates["Validation accuracy"].wide

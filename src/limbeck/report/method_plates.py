@@ -15,7 +15,7 @@ from limbeck.report.material import Material, Method
 from limbeck.report.names import ALONE
 from limbeck.report.plate_html import COLOURS
 from limbeck.report.plates import Plate
-from limbeck.report.rows import MethodRow
+from limbeck.report.rows import MethodRow, judged
 from limbeck.report.sections import Section
 
 # More lines in one figure than colours are not told apart: then each method has a panel, or most stand back in grey.
@@ -23,7 +23,7 @@ _FEW = COLOURS
 
 
 def accuracy_section(material: Material) -> list[Section]:
-    """Accuracy over epochs, of every run on the test split, and against cost."""
+    """Accuracy over epochs, and what the test judges by, of every run and against cost."""
     plates: list[Plate | None] = []
     for number, ((data, student), contest) in enumerate(_contests(material.methods).items()):
         where = f"{student} on {data}"
@@ -38,9 +38,10 @@ def accuracy_section(material: Material) -> list[Section]:
 
 
 def _teacher(data: str, contest: Sequence[Method], material: Material) -> float | None:
-    """The test accuracy of the teacher of all of these methods; None where there are several."""
+    """The teacher of all of these methods on the test split, judged as they are; None where there are several."""
     names = {method.row.teacher for method in contest if method.row.teacher is not None}
-    found = [row.test.mean for row in material.rows if row.is_teacher and row.test and _is_one_of(row, data, names)]
+    teachers = [row for row in material.rows if row.is_teacher and _is_one_of(row, data, names)]
+    found = [row.judged.mean for row in teachers if row.judged and row.judged_words == contest[0].row.judged_words]
     return found[0] if len(names) == len(found) == 1 else None
 
 
@@ -141,7 +142,7 @@ def _tests(
     if len(points) < 2:
         return None
     listed = "; ".join(f"{dot.label}: {', '.join(f'{value:.1f}' for value in dot.values)} %" for dot in points)
-    words = contest[0].row.accuracy_words
+    words = contest[0].row.judged_words
     alternative = f"Test {words} of every run, {where}. {listed}."
     alternative += f" Teacher: {100 * teacher:.1f} %." if teacher is not None else ""
     mark = ("teacher", 100 * teacher) if teacher is not None else None
@@ -150,7 +151,8 @@ def _tests(
 
 
 def _tested(method: Method) -> list[float]:
-    return [100 * run.result.test["accuracy"] for run in method.runs if run.result is not None and run.result.test]
+    found = [judged(run.result) for run in method.runs if run.result is not None]
+    return [100 * value for value in found if value is not None]
 
 
 # Against cost
@@ -177,7 +179,9 @@ class _Costs:
 
 def _costs(data: str, material: Material) -> _Costs | None:
     """None where there is nothing to see: all cost the same, or none was trained here."""
-    tested = [row for row in material.rows if row.data == data and row.test is not None and row.parameters]
+    tested = [row for row in material.rows if row.data == data and row.judged is not None and row.parameters]
+    students = [row for row in tested if not row.is_teacher]
+    tested = [row for row in tested if not students or row.judged_words == students[0].judged_words]
     macs = macs_by_parameters(data, material.records)
     counted = all(row.parameters in macs for row in tested)
     costs = macs if counted else {row.parameters: row.parameters for row in tested}
@@ -187,7 +191,7 @@ def _costs(data: str, material: Material) -> _Costs | None:
 
 
 def _against_cost(name: str, data: str, material: Material) -> Plate | None:
-    """Test accuracy against multiply-accumulates where evaluations counted them for all, else against parameters."""
+    """What the test judges by against multiply-accumulates where evaluations counted them for all, else against parameters."""
     found = _costs(data, material)
     if found is None:
         return None
@@ -195,16 +199,16 @@ def _against_cost(name: str, data: str, material: Material) -> Plate | None:
     what = "multiply-accumulates" if found.counted else "parameters"
     lines = _lines([row for row in tested if not row.is_teacher], costs, material.numbers)
     marks = [
-        Mark(row.label, costs[row.parameters], 100 * row.test.mean) for row in tested if row.is_teacher and row.test
+        Mark(row.label, costs[row.parameters], 100 * row.judged.mean) for row in tested if row.is_teacher and row.judged
     ]
     shown, others = _told_apart(lines, [row for row in tested if row.baseline])
     told = "; ".join(_points_in_words(line) for line in lines)
     told += "".join(f"; {mark.label}: {mark.y:.1f} % at {mark.x:,}" for mark in marks)
     caption = f"{data}: mean of the seeds; the bar is ± one deviation, a star is a teacher"
-    words = tested[0].accuracy_words
+    words = tested[0].judged_words
     return Plate(
         name,
-        f"{words[0].upper()}{words[1:]} against cost",
+        f"{words if words == 'nDCG@10' else words.capitalize()} against cost",
         caption + (f"; the other {len(others)} methods in grey" if others else ""),
         f"Test {words} against {what}, {data}. {told}.",
         partial(against, series=shown, others=others, marks=marks, x_label=what, y_label=f"test {words}, %"),
@@ -217,7 +221,7 @@ def _lines(rows: Sequence[MethodRow], costs: dict[int, int], numbers: Mapping[st
     """A line a method, through its students of different cost."""
     lines = []
     for label in dict.fromkeys(row.label for row in rows):
-        found = [(costs[row.parameters], row.test) for row in rows if row.label == label and row.test]
+        found = [(costs[row.parameters], row.judged) for row in rows if row.label == label and row.judged]
         points = sorted(found, key=lambda point: point[0])
         sizes, stats = zip(*points, strict=True)
         means, spreads = [100 * stat.mean for stat in stats], [100 * (stat.std or 0) for stat in stats]

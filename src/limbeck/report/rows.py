@@ -73,6 +73,16 @@ class MethodRow:
         return accuracy_words(searched=self.ndcg is not None, tokens=self.perplexity is not None)
 
     @property
+    def judged(self) -> Stat | None:
+        """What differences on the test split are made of: nDCG@10 or the exact match where there is one, else the accuracy."""
+        return self.ndcg or self.exact_match or self.test
+
+    @property
+    def judged_words(self) -> str:
+        """What :attr:`judged` is."""
+        return "nDCG@10" if self.ndcg else "exact match" if self.exact_match else self.accuracy_words
+
+    @property
     def key(self) -> MethodKey:
         """What makes it a method of its own."""
         return self.data, self.student, self.teacher, self.objective, self.epochs, self.variant
@@ -209,9 +219,13 @@ def _paired(group: list[Result], baseline: list[Result]) -> Difference | None:
 
 
 def _accuracy(result: Result) -> float | None:
-    if result.test is None:
-        return result.validation_best
-    return next((result.test[name] for name in (_NDCG, "exact_match", "accuracy") if name in result.test), None)
+    return result.validation_best if result.test is None else judged(result)
+
+
+def judged(result: Result) -> float | None:
+    """What differences on the test split are made of, of one run: see :attr:`MethodRow.judged`. None without a test."""
+    known = result.test or {}
+    return next((known[name] for name in (_NDCG, "exact_match", "accuracy") if name in known), None)
 
 
 def _by_seed(group: list[Result], pick: Callable[[Result], float | None]) -> dict[int, float]:

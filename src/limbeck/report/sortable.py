@@ -6,6 +6,8 @@ import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+_LONG = 40
+
 
 @dataclass(frozen=True)
 class Column:
@@ -60,7 +62,8 @@ def _row(cells: Sequence[Cell], columns: Sequence[Column], muted: frozenset[str]
     for place, (cell, column) in enumerate(zip(cells, columns, strict=True)):
         sort = cell.text if not column.number else "" if cell.value is None else f"{cell.value:.8g}"
         tag, scope = ("th", ' scope="row"') if place == 0 else ("td", "")
-        words = "" if column.number else ' class="words"'
+        # A sentence goes on in the next line, so that what stands behind it is seen.
+        words = "" if column.number else ' class="words long"' if len(cell.text) > _LONG else ' class="words"'
         parts.append(f'<{tag}{scope}{words} data-value="{html.escape(sort)}">{html.escape(cell.text)}</{tag}>')
     head = '<tr class="teacher">' if cells[0].text in muted else "<tr>"
     return f"{head}{''.join(parts)}</tr>"
