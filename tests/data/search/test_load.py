@@ -218,6 +218,7 @@ def test_examples_from_tsv(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ({"query": "a"}, "has no column 'positive'"),
+        ({"query": None, "positive": "d"}, "row 1: the column 'query' is empty"),
         ({"query": "a", "positive": 3}, "must be texts, got 3"),
         ({"query": "a", "positive": ["b", "c"]}, "has one positive, got 2"),
         ({"query": "a", "positive": "b", "scores": [1, 2]}, "a finite score for each of its 1 documents"),

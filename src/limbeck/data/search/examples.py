@@ -49,6 +49,8 @@ def _examples(path: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[s
 def _column(row: Mapping[str, Any], names: Sequence[str], where: str) -> Any:
     found = next((row[name] for name in names if row.get(name) is not None), None)
     if found is None:
+        if (empty := next((name for name in names if name in row), None)) is not None:
+            raise DataError(f"{where}: the column '{empty}' is empty.")
         raise DataError(f"{where} has no column '{names[0]}' (or {', '.join(names[1:-1])}); it has {', '.join(row)}.")
     return found
 
