@@ -77,25 +77,27 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--length", type=int, default=64, help="tokens of the longest text; documents are half of it to all"
     )
-    parser.add_argument("--documents", type=int, default=2000, help="that are encoded")
+    parser.add_argument("--documents", type=int, default=2000, help="that are encoded; repeated where there are fewer")
     parser.add_argument("--teacher", metavar="FOLDER", help="an encoder, instead of one that is made in place")
     parser.add_argument("--student", metavar="FOLDER")
     return parse(parser, rounds=4)
 
 
 def _collection(options: argparse.Namespace) -> SearchData:
-    """Documents of random words, queries of a few of them, and an example for each query with one other document."""
+    """Documents of random words, queries of a few of them, and an example for each query with one other document.
+
+    It has the documents of its examples and no others, as a file of examples has.
+    """
     generator = torch.Generator().manual_seed(0)
     queries = options.steps * options.batch
-    count = max(options.documents, queries)
-    lengths = torch.randint(options.length // 2, options.length - 1, (count,), generator=generator).tolist()
+    lengths = torch.randint(options.length // 2, options.length - 1, (queries,), generator=generator).tolist()
     rows = [torch.randint(0, WORDS, (length,), generator=generator).tolist() for length in lengths]
     documents = [" ".join(f"w{word}" for word in row) for row in rows]
-    asked = [" ".join(f"w{word}" for word in row[:8]) for row in rows[:queries]]
-    examples = tuple(Example(place, place, ((place + 1) % count,)) for place in range(queries))
+    asked = [" ".join(f"w{word}" for word in row[:8]) for row in rows]
+    examples = tuple(Example(place, place, ((place + 1) % queries,)) for place in range(queries))
     return SearchData(
         "random",
-        Texts(tuple(f"d{place}" for place in range(count)), tuple(documents)),
+        Texts(tuple(f"d{place}" for place in range(queries)), tuple(documents)),
         Texts(tuple(f"q{place}" for place in range(queries)), tuple(asked)),
         {},
         examples,
@@ -115,14 +117,19 @@ def _encoder(options: argparse.Namespace, data: SearchData, which: str) -> Encod
     return encoder.to(options.device).eval()
 
 
+def _encoded(options: argparse.Namespace, data: SearchData) -> list[str]:
+    known = data.documents.texts
+    return [known[place % len(known)] for place in range(options.documents)]
+
+
 def _encode_ours(options: argparse.Namespace, data: SearchData, teacher: Encoder, student: Encoder) -> None:
-    texts = data.documents.texts[: options.documents]
+    texts = _encoded(options, data)
     rows = Tokenising(student.tokenizer, student.max_length, student.prompt("document"))(texts)
     embed(student, rows, batch_size=options.batch, device=options.device)
 
 
 def _encode_theirs(options: argparse.Namespace, data: SearchData, teacher: Encoder, student: Encoder) -> None:
-    texts = list(data.documents.texts[: options.documents])
+    texts = _encoded(options, data)
     student.model.encode(texts, batch_size=options.batch, show_progress_bar=False, convert_to_tensor=True)
 
 
