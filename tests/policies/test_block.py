@@ -6,7 +6,7 @@ import pytest
 
 from limbeck.errors import SettingError
 from limbeck.policies import BlockChooser
-from limbeck.policies.block import expected_tokens
+from limbeck.policies.block import expected_rounds, expected_tokens
 
 
 def accepted_of(acceptance: float, block: int, generator: random.Random) -> int:
@@ -21,6 +21,23 @@ def test_expected_tokens_are_those_of_simulated_blocks(acceptance: float) -> Non
     generator = random.Random(0)
     rounds = [min(accepted_of(acceptance, 5, generator) + 1, 5) for _ in range(20000)]
     assert sum(rounds) / len(rounds) == pytest.approx(expected_tokens(acceptance, 5), rel=0.02)
+
+
+@pytest.mark.parametrize("acceptance", [0.0, 0.6, 0.95, 1.0])
+@pytest.mark.parametrize("block", [1, 5, 12])
+@pytest.mark.parametrize("rows", [1, 16])
+def test_expected_rounds_are_those_of_the_slowest_of_simulated_rows(acceptance: float, block: int, rows: int) -> None:
+    generator = random.Random(0)
+    found = []
+    for _ in range(300):
+        written, rounds = [0] * rows, 0
+        while min(written) < 96:
+            rounds += 1
+            written = [count + min(accepted_of(acceptance, block, generator) + 1, block) for count in written]
+        found.append(rounds)
+    assert expected_rounds(acceptance, block, rows=rows, room=96) == pytest.approx(
+        sum(found) / len(found), rel=0.06, abs=0.6
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +62,7 @@ def test_it_comes_within_a_tenth_of_the_best_rate(
         )
 
     def rate(block: int) -> float:
-        return expected_tokens(acceptance, block) / (block * student + fixed + block * per_token)
+        return 1 / (expected_rounds(acceptance, block) * (block * student + fixed + block * per_token))
 
     best = max(rate(block) for block in range(1, 17))
     assert sum(rate(block) for block in chosen[100:]) / 300 > 0.9 * best

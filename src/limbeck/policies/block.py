@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import sqrt
+from statistics import NormalDist
 
 from limbeck.errors import check_whole
 
@@ -19,9 +21,23 @@ def expected_tokens(acceptance: float, block: int) -> float:
     return float(sum(acceptance**place for place in range(block)))
 
 
+def expected_rounds(acceptance: float, block: int, *, rows: int = 1, room: int = 96) -> float:
+    """Rounds until each of ``rows`` rows has ``room`` tokens more: those of the slowest, and half a round for its last.
+
+    A row's gain of a round has the mean E(g) and a deviation d, so that after n rounds rows are d √n apart, and n is about
+    (room + z d √(room / E)) / E with z the expected largest of so many standard normal numbers (Blom's approximation).
+    Long blocks have the larger d: with many rows, what they gain is lost on waiting for the slowest.
+    """
+    mean = expected_tokens(acceptance, block)
+    squares = sum((2 * place + 1) * acceptance**place for place in range(block))
+    deviation = sqrt(max(squares - mean**2, 0.0))
+    slowest = NormalDist().inv_cdf((rows - 0.375) / (rows + 0.25))
+    return (room + slowest * deviation * sqrt(room / mean)) / mean + 0.5
+
+
 @dataclass
 class BlockChooser:
-    """Chooses g to maximise E(g) / (g S + T(g)), the tokens a row gains per second.
+    """Chooses g to minimise n(g) (g S + T(g)), the time until all rows are written; n(g) as in :func:`expected_rounds`.
 
     S is the measured time of a student's pass with what it draws. T(g) = t0 + g t1 is a line through the measured times of
     the teacher's passes with what is decided by them: on a CPU a longer block costs it more. a is the measured share of
@@ -53,8 +69,21 @@ class BlockChooser:
         check_whole("the largest block", self.most, low=1)
         self._best = self.block
 
-    def observe(self, block: int, *, draft_seconds: float, score_seconds: float, accepted: int, corrected: int) -> None:
-        """Take note of a round with g = ``block``, and choose the next."""
+    def observe(
+        self,
+        block: int,
+        *,
+        draft_seconds: float,
+        score_seconds: float,
+        accepted: int,
+        corrected: int,
+        rows: int = 1,
+        room: int = 96,
+    ) -> None:
+        """Take note of a round with g = ``block``, and choose the next.
+
+        rows: how many go on being written. room: how many tokens the one that has the fewest may still get.
+        """
         self._rounds += 1
         if self._rounds <= _WARM:
             return
@@ -63,7 +92,7 @@ class BlockChooser:
         self._draft = [_FORGET * old + new for old, new in zip(self._draft, (block, draft_seconds), strict=True)]
         terms = (1, block, block**2, score_seconds, block * score_seconds)
         self._score = [_FORGET * old + new for old, new in zip(self._score, terms, strict=True)]
-        self._best = max(range(1, self.most + 1), key=self._rate)
+        self._best = min(range(1, self.most + 1), key=lambda size: self._seconds(size, max(rows, 1), max(room, 1)))
         self.block = self._best
         if self._rounds % _LOOK == 0:
             self.block = self._best + 1 if self._best < self.most else max(self._best - 1, 1)
@@ -89,6 +118,6 @@ class BlockChooser:
         slope = max((product - first * seconds / weight) / spread, 0.0) if spread > 1e-6 * second else 0.0
         return max((seconds + slope * (block * weight - first)) / weight, 0.0)
 
-    def _rate(self, block: int) -> float:
+    def _seconds(self, block: int, rows: int, room: int) -> float:
         seconds = block * self.student_seconds + self.teacher_seconds(block)
-        return expected_tokens(self.acceptance, block) / max(seconds, 1e-12)
+        return expected_rounds(self.acceptance, block, rows=rows, room=room) * seconds

@@ -129,6 +129,8 @@ class _Blocks:
             score_seconds=after - drafted,
             accepted=int(self._accepted - accepted),
             corrected=int(self._corrected - corrected),
+            rows=len(self.answers.active),
+            room=self.answers.room if len(self.answers.active) else 1,
         )
 
     def _propose(self, places: Round) -> _Draft:
