@@ -1,6 +1,7 @@
 """Beginnings of children's stories and how they go on, as prompts and completions: ``stories.py FILE FOLDER``.
 
-FILE is text of TinyStories, a story after the other. The first sentence of a paragraph that begins a story is a prompt, the rest of the paragraph its completion.
+FILE is text of TinyStories, a story after the other. The first sentence of a paragraph that begins a story is a prompt, the
+rest of the paragraph its completion.
 """
 
 import json
