@@ -130,7 +130,7 @@ def _cost(network: TextNetwork) -> dict[str, Any]:
 
 def _cache_bytes(network: TextNetwork) -> int | None:
     """Keys and values of all layers, as the configuration tells; None where it does not."""
-    config: Any = network.network.config.get_text_config()  # type: ignore[union-attr, operator]
+    config: Any = network.network.config.get_text_config()  # type: ignore[union-attr, operator]  # transformers'
     heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
     if not heads:
         return None

@@ -253,7 +253,7 @@ def parse_views(text: str) -> Views:
         if name in settings:
             raise SettingError(f"views {text!r}: {name} is given twice.")
         settings[name] = _READERS.get(name, _whole)(text, name, value, equals)
-    return Views(**settings)  # type: ignore[arg-type]
+    return Views(**settings)  # type: ignore[arg-type]  # each reader gives its field's type
 
 
 def parse_view_sets(text: str) -> tuple[Views, ...]:

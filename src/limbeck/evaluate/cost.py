@@ -216,7 +216,7 @@ class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that operations make, from the moment that they are made until they are gone."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self.now = self.peak = 0
         self._known: set[int] = set()
 

@@ -208,7 +208,7 @@ def _against_cost(name: str, data: str, material: Material) -> Plate | None:
     words = tested[0].judged_words
     return Plate(
         name,
-        f"{words if words == 'nDCG@10' else words.capitalize()} against cost",
+        f"{words.capitalize() if words.islower() else words} against cost",
         caption + (f"; the other {len(others)} methods in grey" if others else ""),
         f"Test {words} against {what}, {data}. {told}.",
         partial(against, series=shown, others=others, marks=marks, x_label=what, y_label=f"test {words}, %"),

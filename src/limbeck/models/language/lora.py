@@ -102,9 +102,9 @@ def adapters_of(network: nn.Module) -> nn.ModuleDict:
     for path, module in network.named_modules():
         name = path.replace(".", "/")
         if hasattr(module, "lora_A"):
-            parts[name] = nn.ModuleList([getattr(module, "lora_A"), getattr(module, "lora_B")])  # noqa: B009
+            parts[name] = nn.ModuleList([getattr(module, "lora_A"), getattr(module, "lora_B")])  # noqa: B009 - peft's, unknown to types
         elif hasattr(module, "modules_to_save"):
-            parts[name] = getattr(module, "modules_to_save")  # noqa: B009
+            parts[name] = getattr(module, "modules_to_save")  # noqa: B009 - peft's, unknown to types
     return nn.ModuleDict(parts)
 
 

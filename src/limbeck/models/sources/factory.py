@@ -95,4 +95,4 @@ def _factory(module: ModuleType, name: str) -> Callable[..., Any]:
     factory = getattr(module, name, None)
     if not callable(factory):
         raise SettingError(unknown_name(f"factory in {module.__name__}", name, public))
-    return factory  # type: ignore[no-any-return]
+    return factory  # type: ignore[no-any-return]  # a stranger's, of any type
