@@ -172,7 +172,7 @@ def test_students_are_compared_by_what_they_find(folder: Path) -> None:
     [
         ({"objective": "ce + fitnet"}, "the objective needs features"),
         ({"accumulation": 2}, "would change what is learnt"),
-        ({"policy": "student"}, "in search none is"),
+        ({"policy": "student"}, "for models that write"),
         ({"label_noise": 0.5}, "label_noise is for other data"),
         ({"student": "hf:FOLDER(kep_layers=[0])"}, "did you mean 'keep_layers'"),
         ({"student": "hf:nowhere"}, "there is no folder"),

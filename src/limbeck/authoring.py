@@ -12,6 +12,7 @@ from limbeck.engine.checkpoint import every_process
 from limbeck.errors import SettingError
 from limbeck.policies import Draw, Policy, Prompts, Response, Sampling, Statistics, Writer
 from limbeck.signals import IGNORED, Batch
+from limbeck.text_engine import Vllm
 from limbeck.tokens import Tokens
 
 
@@ -47,6 +48,12 @@ class Author:
         self.counted = self.counted + response.statistics
         return answered(prompts, response, batch.index)
 
+    def close(self) -> None:
+        """Nothing is written any more."""
+        for writer in (self.student, self.teacher):
+            if writer is not None and writer.engine is not None:
+                writer.engine.close()
+
     def take(self) -> dict[str, float]:
         """Figures of what all processes wrote since the last call, for the metrics; none where nothing was.
 
@@ -80,6 +87,7 @@ def author_of(
     vocabulary: int,
     max_new_tokens: int,
     seed: int,
+    engine: Vllm | None = None,
 ) -> Author:
     """An author whose networks are those that the policy asks; ``samplings`` are the student's and the teacher's.
 
@@ -88,8 +96,12 @@ def author_of(
     """
     if "teacher" in policy.needs and teacher is None:
         raise SettingError(f"policy: {policy} writes with the teacher, and there is none.")
-    ours = Writer(student, samplings[0], vocabulary) if "student" in policy.needs else None
-    theirs = Writer(teacher, samplings[1], vocabulary) if teacher is not None and "teacher" in policy.needs else None
+
+    def writer(model: nn.Module, sampling: Sampling) -> Writer:
+        return Writer(model, sampling, vocabulary, None if engine is None else engine.of(model))
+
+    ours = writer(student, samplings[0]) if "student" in policy.needs else None
+    theirs = writer(teacher, samplings[1]) if teacher is not None and "teacher" in policy.needs else None
     return Author(policy, ours, theirs, special, max_new_tokens, seed)
 
 

@@ -94,8 +94,14 @@ def check_image_settings(settings: RunSettings) -> None:
     check_no_search(settings)
     if getattr(settings, "mixed_targets", False):
         raise SettingError(f"mixed_targets is a control of mixup of text, and {settings.data} is no text.")
-    if getattr(settings, "policy", "fixed") != "fixed":
-        raise SettingError(f"policy says which text is seen, and {settings.data} is no text.")
+    check_no_writing(settings)
+
+
+def check_no_writing(settings: RunSettings) -> None:
+    """Raise SettingError for a setting that is for models that write."""
+    for name, usual in (("policy", "fixed"), ("text_engine", "own")):
+        if getattr(settings, name, usual) != usual:
+            raise SettingError(f"{name} is for models that write, and with {settings.data} none does.")
 
 
 def check_no_search(settings: RunSettings) -> None:

@@ -34,7 +34,7 @@ from limbeck.data.search import (
 from limbeck.data.search.report import SearchReport
 from limbeck.distributed import rank, world_size
 from limbeck.errors import DataError, SettingError
-from limbeck.feeds import EvalBatches, Feeds, Few
+from limbeck.feeds import EvalBatches, Feeds, Few, check_no_writing
 from limbeck.modalities import Search
 from limbeck.modalities.search_networks import (
     SCORES,
@@ -77,8 +77,7 @@ def check_search_settings(settings: RunSettings, needs: Collection[str]) -> None
             raise SettingError(f"{name} is for other data, and {settings.data} is a collection for search.")
     if settings.augment not in ("auto", "none"):
         raise SettingError(f"augment is for images, and {settings.data} is a collection for search.")
-    if getattr(settings, "policy", "fixed") != "fixed":
-        raise SettingError("policy says which text is written, and in search none is.")
+    check_no_writing(settings)
     if settings.accumulation > 1:
         raise SettingError(
             "accumulation: the queries of a batch have its documents for negatives, so that micro-batches would change what is "

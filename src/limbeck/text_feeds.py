@@ -24,6 +24,7 @@ from limbeck.models.spec import parse_spec
 from limbeck.networks import read_card, resolve
 from limbeck.policies import Fixed, parse_policy, parse_sampling
 from limbeck.servers import parse_server
+from limbeck.text_engine import check_text_engine
 
 _CHECKED = 64  # training texts on which a teacher is scored where there is no validation split
 _NOT_FOR_TEXT = (
@@ -74,6 +75,7 @@ def check_text_settings(settings: RunSettings) -> None:
                 parse_sampling(getattr(settings, name))
             except SettingError as error:
                 raise SettingError(f"{name}: {error}") from None
+        check_text_engine(settings)
         writes = parse_policy(settings.policy) != Fixed() and parse_server(settings.teacher) is None
         if settings.teacher_cache is not None and writes:
             raise SettingError(

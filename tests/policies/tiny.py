@@ -41,6 +41,14 @@ def network(family: str = "llama", *, seed: int = 0, width: int = 16, vocabulary
     return LlamaForCausalLM(LlamaConfig(**common)).eval()
 
 
+def tied(width: int) -> Any:
+    """A network whose first and last layer share their weights."""
+    model = network(seed=9, width=width)
+    config = LlamaConfig.from_dict({**model.config.to_dict(), "tie_word_embeddings": True})
+    torch.manual_seed(9)
+    return LlamaForCausalLM(config).eval()
+
+
 class Endless(nn.Module):
     """A model that never ends its text."""
 

@@ -45,6 +45,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "policy",
         "student_sampling",
         "teacher_sampling",
+        "text_engine",
         "mixed_targets",
         "back_translation",
         "student_lora",

@@ -162,6 +162,10 @@ class TeacherSettings(RunSettings):
         description="How the student's tokens are drawn: temperature, top_p and top_k.",
     )
     teacher_sampling: str = Field(default="temperature=1", description="How the teacher's tokens are drawn.")
+    text_engine: str = Field(
+        default="own",
+        description="What runs a model that writes whole answers in training: own, or vllm, as in 'vllm(memory=8)'.",
+    )
     mixed_targets: bool = Field(
         default=False,
         description="A control of mixup: the teacher's answers to both texts, mixed, and not its answer to the mixture.",

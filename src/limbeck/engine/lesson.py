@@ -29,6 +29,10 @@ class Author(Protocol):
         """Figures of what was written since the last call."""
         ...
 
+    def close(self) -> None:
+        """Give back what was held to write with."""
+        ...
+
 
 class Lesson:
     """A teacher, and how it is asked: once about each micro-batch, however many students learn from the answer.

@@ -100,6 +100,8 @@ class Loop:
         """Train to the end. Raises Interrupted after saving when a signal asks to stop, NonFiniteError on a bad loss."""
         started = time.perf_counter() - self.seconds
         with InterruptGuard() as interrupt, ExitStack() as streams:
+            if self.lesson.author is not None:
+                streams.callback(self.lesson.author.close)
             if len(self.learners) == 1:  # nobody else draws random numbers between two of its steps
                 streams.enter_context(self.learners[0].stream.active())
             self._notify("on_start")

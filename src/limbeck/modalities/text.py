@@ -39,6 +39,7 @@ from limbeck.servers import parse_server
 from limbeck.signals import Batch
 from limbeck.taps import evaluating
 from limbeck.tasks.text import TextTask
+from limbeck.text_engine import parse_text_engine
 from limbeck.token_taps import TokenTapped, language_classifier
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ class Text(Modality):
             data.vocabulary,
             settings.max_new_tokens,
             settings.data_seed,
+            parse_text_engine(settings.text_engine),
         )
 
     def examine(

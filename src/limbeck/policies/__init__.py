@@ -8,6 +8,7 @@ mixed(speculative(top_k=5, block='auto'), fixed, share=0.7)
 from limbeck.policies.base import Policy
 from limbeck.policies.block import BlockChooser
 from limbeck.policies.draw import Draw, Stream
+from limbeck.policies.engine import Engine, Wish, Written
 from limbeck.policies.fixed import Fixed
 from limbeck.policies.generation import generate
 from limbeck.policies.mixtures import Mixed, TwoStage
@@ -23,6 +24,7 @@ __all__ = [
     "POLICIES",
     "BlockChooser",
     "Draw",
+    "Engine",
     "Fixed",
     "Mixed",
     "Policy",
@@ -36,7 +38,9 @@ __all__ = [
     "StudentText",
     "TeacherText",
     "TwoStage",
+    "Wish",
     "Writer",
+    "Written",
     "generate",
     "parse_policy",
     "parse_sampling",

@@ -32,6 +32,11 @@ class Policy(ABC):
     def needs(self) -> frozenset[str]:
         """What it reads, of "completions", "student", "teacher" and "progress". Known before the first step."""
 
+    @property
+    def in_turns(self) -> bool:
+        """Whether the two models write one text in turns; of a mixture, whether one of its policies has them."""
+        return any(getattr(self, name).in_turns for name in self.inner)
+
     @abstractmethod
     def write(self, prompts: Prompts, student: Writer | None, teacher: Writer | None, draw: Draw) -> Response:
         """The text; :meth:`respond` has checked that what it needs is there."""

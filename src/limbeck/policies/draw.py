@@ -61,6 +61,10 @@ class Draw:
         state = _absorb(state, torch.arange(positions)[None, :])
         return _shifted(state, 11).double() * 2.0**-53
 
+    def seeds(self, stream: Stream, rows: Tensor) -> list[int]:
+        """A whole number below 2³¹ for each of ``rows``, for generators of others."""
+        return (self.uniforms(stream, rows, 1).squeeze(1) * 2**31).long().tolist()
+
     def deeper(self) -> Draw:
         """The same, with coins of its own."""
         return replace(self, level=self.level + 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from limbeck.errors import LimbeckError, NonFiniteError, TeacherError
 from limbeck.policies._answers import Answers
 from limbeck.policies.draw import Draw, Stream
+from limbeck.policies.engine import Engine, Wish
 from limbeck.policies.prompts import Prompts, Response, Source, Statistics, row_list
 from limbeck.policies.writer import Writer, check_prompts
 
@@ -20,7 +21,8 @@ def generate(writer: Writer, prompts: Prompts, draw: Draw, stream: Stream = Stre
     """Answers of one model.
 
     Each row stops at its own end of sequence and is not computed any further. Its text depends on the model, its prompt and
-    ``draw`` for its name alone; the rest of the batch alters its logits by rounding and nothing else.
+    ``draw`` for its name alone; the rest of the batch alters its logits by rounding and nothing else. A writer with an engine
+    of its own has it write, from other random numbers.
 
     Args:
         writer: in eval mode for this call, without gradient.
@@ -30,9 +32,11 @@ def generate(writer: Writer, prompts: Prompts, draw: Draw, stream: Stream = Stre
         DataError, SettingError: prompts that the model cannot read or answer (:func:`check_prompts`).
         NonFiniteError: logits of the student that are NaN or infinite, with their row. TeacherError: those of the teacher.
     """
-    started = time.perf_counter()
     who = stream.name.lower()
     check_prompts(writer, prompts, who)
+    if writer.engine is not None:
+        return _by_engine(writer, writer.engine, prompts, draw, stream)
+    started = time.perf_counter()
     with writer.silent():
         table = draw.uniforms(stream, prompts.names, prompts.max_new_tokens).to(prompts.tokens.device)
         answers = Answers(prompts, [writer])
@@ -43,11 +47,38 @@ def generate(writer: Writer, prompts: Prompts, draw: Draw, stream: Stream = Stre
             check_usable(usable, prompts, answers.active, who)
             kept = torch.ones_like(tokens)
             answers.keep(tokens[:, None], kept, source[: len(tokens)])
-    passes = answers.contexts[0].passes
-    seconds = time.perf_counter() - started
+    return answers.finish(_counted(stream, answers.contexts[0].passes, time.perf_counter() - started))
+
+
+def _counted(stream: Stream, passes: int, seconds: float) -> Statistics:
     if stream is Stream.STUDENT:
-        return answers.finish(Statistics(student_passes=passes, seconds=seconds))
-    return answers.finish(Statistics(teacher_passes=passes, seconds=seconds))
+        return Statistics(student_passes=passes, seconds=seconds)
+    return Statistics(teacher_passes=passes, seconds=seconds)
+
+
+def _by_engine(writer: Writer, engine: Engine, prompts: Prompts, draw: Draw, stream: Stream) -> Response:
+    engine.open()
+    started = time.perf_counter()
+    asked = [row[mask].tolist() for row, mask in zip(prompts.tokens, prompts.mask, strict=True)]
+    seeds = draw.seeds(stream, prompts.names)
+    wish = Wish(writer.sampling, seeds, prompts.ends, prompts.max_new_tokens, writer.tokens)
+    answers = engine.write(asked, wish)
+    usable = torch.tensor([answer.usable for answer in answers])
+    check_usable(usable, prompts, torch.arange(len(prompts)), stream.name.lower())
+    lengths = torch.tensor([len(answer.tokens) for answer in answers])
+    longest = int(lengths.max())
+    mask = torch.arange(longest) < lengths[:, None]
+    tokens = torch.full(mask.shape, prompts.pad)
+    tokens[mask] = torch.tensor([token for answer in answers for token in answer.tokens])
+    source = torch.where(mask, _SOURCES[stream], Source.NONE).to(torch.int8)
+    known = Statistics(
+        rows=len(answers),
+        tokens=int(lengths.sum()),
+        cut_off=sum(answer.tokens[-1] not in prompts.ends for answer in answers),
+    )
+    device = prompts.tokens.device
+    counted = _counted(stream, longest, time.perf_counter() - started)
+    return Response(tokens.to(device), mask.to(device), source.to(device), known + counted)
 
 
 def check_usable(usable: Tensor, prompts: Prompts, active: Tensor, who: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from limbeck.errors import SettingError
 from limbeck.policies._answers import Answers, Round
 from limbeck.policies.block import BlockChooser
 from limbeck.policies.draw import Draw, Stream
@@ -60,11 +61,16 @@ def speculate(
         block: tokens of a proposal, or a :class:`BlockChooser` that is told what each round took.
 
     Raises:
-        SettingError: vocabularies that differ. DataError: prompts that one of them cannot read or answer.
+        SettingError: vocabularies that differ, or a writer with an engine.
+        DataError: prompts that one of them cannot read or answer.
         TeacherError, NonFiniteError: logits that are NaN or infinite, with their row.
     """
     started = time.perf_counter()
     check_same_vocabulary(student, teacher)
+    if student.engine is not None or teacher.engine is not None:
+        raise SettingError(
+            "a text that two models write in turns takes their own caches, and one has an engine beside it."
+        )
     check_prompts(student, prompts, "student")
     check_prompts(teacher, prompts, "teacher")
     with ExitStack() as stack:

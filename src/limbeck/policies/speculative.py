@@ -80,6 +80,11 @@ class Speculative(Policy):
         """Both models."""
         return frozenset({"student", "teacher"})
 
+    @property
+    def in_turns(self) -> bool:
+        """They do."""
+        return True
+
     def top_k_at(self, positions: Tensor, max_new_tokens: int) -> Tensor:
         """K at positions (int64, from 0) of an answer."""
         if not self.adaptive:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import DataError, SettingError, check_whole
+from limbeck.policies.engine import Engine
 from limbeck.policies.prompts import Prompts, row_list
 from limbeck.policies.sampling import Sampling
 
@@ -26,6 +27,7 @@ class Writer:
         sampling: how its tokens are drawn.
         vocabulary: so many of its first logits are tokens of the tokenizer; None for all. Needed where a table is padded
             (Qwen2's sizes pad one tokenizer's vocabulary to different widths).
+        engine: what writes its answers; None for this library itself, as texts need that two models write in turns.
 
     Raises:
         SettingError: ``vocabulary`` is more than the model has, or the model is no causal language model of Hugging Face.
@@ -34,6 +36,7 @@ class Writer:
     model: nn.Module
     sampling: Sampling = field(default_factory=Sampling)
     vocabulary: int | None = None
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if getattr(self.config, "is_encoder_decoder", False):

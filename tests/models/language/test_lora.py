@@ -17,6 +17,7 @@ from limbeck.models.language import (
     has_adapters,
     load_adapter_state,
     merged,
+    plain_weights,
     vocabulary_of,
     with_lora,
     without_adapters,
@@ -222,3 +223,21 @@ def test_a_folder_gets_adapters_like_any_other(tmp_path):
     decoder().save_pretrained(tmp_path)
     made = create_language_model(f"hf:{tmp_path}(keep_layers=[1, 2])", task="causal")
     assert len(adapter_state(with_lora(made.network, 2))) == 2 * 4 * 2
+
+
+@pytest.mark.parametrize(("make", "family"), ALL, ids=[name for _, name in ALL])
+def test_plain_weights_are_those_of_the_merged_network(make, family):
+    network = trained(with_lora(make(family), 2, alpha=3))
+    expected = dict(merged(network).named_parameters(remove_duplicate=False))
+    found = dict(plain_weights(network))
+    assert found.keys() == expected.keys()
+    for name, weight in found.items():
+        assert not weight.requires_grad
+        torch.testing.assert_close(weight, expected[name].detach(), msg=name)
+
+
+def test_plain_weights_without_adapters_are_the_very_weights():
+    network = small_llama()
+    assert {name: weight.data_ptr() for name, weight in plain_weights(network)} == {
+        name: weight.data_ptr() for name, weight in network.named_parameters(remove_duplicate=False)
+    }

@@ -10,6 +10,7 @@ from limbeck.models.language.lora import (
     has_adapters,
     load_adapter_state,
     merged,
+    plain_weights,
     with_lora,
     without_adapters,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "load_tokenizer",
     "merged",
     "parse_lora",
+    "plain_weights",
     "prune_layers",
     "published_name",
     "usual_task",

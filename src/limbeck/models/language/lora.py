@@ -118,6 +118,22 @@ def merged(network: nn.Module) -> nn.Module:
     return plain.requires_grad_(True)
 
 
+def plain_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights by the names that they have without adapters: ``W + (alpha / rank) B A`` where there are some, else as they are.
+
+    One after the other, so that no second copy of the network is made; without gradient. Weights that layers share come under
+    the names of all of them.
+    """
+    plain: Any = _wrapper(network).get_base_model() if has_adapters(network) else network
+    for name, weight in plain.named_parameters(remove_duplicate=False):
+        path, inside, own = name.partition(".base_layer.")
+        if inside:
+            added = plain.get_submodule(path).get_delta_weight("default") if own == "weight" else 0
+            yield f"{path}.{own}", (weight + added).detach()
+        elif ".lora_" not in name:
+            yield name, weight.detach()
+
+
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
     """The adapters' tensors by name, and those of a classifier that trains; the very tensors, without gradient.
 

@@ -1,0 +1,160 @@
+"""Whole answers of a model by vLLM, inside of this process.
+
+Imports vllm, so it is imported where one is asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck.engine.memory import give_back_memory
+from limbeck.errors import SettingError
+from limbeck.models.language.lora import plain_weights
+from limbeck.policies import Wish, Written
+from limbeck.random_state import RandomState
+from limbeck.text_engine import Vllm
+
+_GIB = 2**30
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+
+class VllmEngine:
+    """A second copy of a model's weights in vLLM, brought up to date before each answer.
+
+    vLLM computes in the type that autocast has where it is on, else in the weights' own. It draws with a generator of its own,
+    so that texts are other ones than this library's from the same seed; each is a function of its seed alone, up to rounding.
+
+    Args:
+        model: of transformers, with or without adapters.
+        asked: how.
+    """
+
+    def __init__(self, model: nn.Module, asked: Vllm) -> None:
+        self._model, self._asked = model, asked
+        self._engine: Any = None
+        self._loaded = False
+
+    def open(self) -> None:
+        """Start vLLM, once. Raises SettingError where it cannot run the model."""
+        if self._engine is None:
+            # One that nobody holds would take the process groups of all others with it once it is collected.
+            gc.collect()
+            with _surroundings(), tempfile.TemporaryDirectory() as folder:
+                self._write_config(folder)
+                self._engine = self._start(folder)
+
+    def _write_config(self, folder: str) -> None:
+        model: Any = self._model
+        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        config = copy.deepcopy(model.config)
+        config.architectures = [type(model).__name__]
+        # vLLM (0.32) forgets that two layers share weights when it gets new ones; it is given them for both.
+        config.tie_word_embeddings = config.get_text_config(decoder=True).tie_word_embeddings = False
+        config.save_pretrained(folder)
+
+    def _start(self, folder: str) -> Any:
+        from vllm import LLM
+
+        parameter = next(self._model.parameters())
+        kind = parameter.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+        eager = self._asked.eager
+        try:
+            return LLM(
+                model=folder,
+                load_format="dummy",
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                dtype=_NAMES[dtype],
+                enforce_eager=kind == "cpu" if eager is None else eager,
+                kv_cache_memory_bytes=int(self._asked.memory * _GIB),
+                seed=0,
+            )
+        except Exception as error:  # vLLM has no class of errors of its own for what it cannot run
+            reason = " ".join(str(error).split())
+            raise SettingError(f"text_engine: vLLM cannot run {type(self._model).__name__}: {reason:.500}") from error
+
+    def write(self, prompts: Sequence[Sequence[int]], wish: Wish) -> list[Written]:
+        """Answers to prompts of token ids."""
+        from vllm import SamplingParams
+
+        self.open()
+        with _surroundings():
+            self._bring_up_to_date()
+            wishes = [SamplingParams(**sampling_arguments(wish, seed, self._width)) for seed in wish.seeds]
+            asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+            made = self._engine.generate(asked, wishes, use_tqdm=False)
+        answers = [each.outputs[0] for each in made]
+        # NaN for an answer of which one logit was.
+        return [Written(list(each.token_ids), not math.isnan(each.cumulative_logprob)) for each in answers]
+
+    def _bring_up_to_date(self) -> None:
+        learns = any(parameter.requires_grad for parameter in self._model.parameters())
+        if self._loaded and not learns:
+            return
+        with torch.no_grad():
+            weights = {"weights_iterator": plain_weights(self._model)}
+            self._engine.collective_rpc("reload_weights", kwargs=weights)
+        # What was kept of a prompt's beginning is the old weights'.
+        self._engine.reset_prefix_cache()
+        self._loaded = True
+
+    def close(self) -> None:
+        """Stop vLLM. It has process groups for all of its engines, so that these are closed together."""
+        if self._engine is not None:
+            self._engine.llm_engine.engine_core.shutdown()
+            self._engine, self._loaded = None, False
+            give_back_memory()
+
+    @property
+    def _width(self) -> int:
+        model: Any = self._model
+        return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def sampling_arguments(wish: Wish, seed: int, width: int) -> Mapping[str, Any]:
+    """What vLLM is told of one answer. ``width``: how many logits the model has."""
+    return {
+        "temperature": wish.sampling.temperature,
+        "top_p": wish.sampling.top_p,
+        "top_k": wish.sampling.top_k,
+        "seed": seed,
+        "max_tokens": wish.longest,
+        "stop_token_ids": list(wish.ends),
+        # The model's own idea of an end may be another than the tokenizer's.
+        "ignore_eos": True,
+        "detokenize": False,
+        # Of the token itself alone, which shows logits that are not finite.
+        "logprobs": 0,
+        **({"allowed_token_ids": list(range(wish.vocabulary))} if wish.vocabulary < width else {}),
+    }
+
+
+@contextmanager
+def _surroundings() -> Iterator[None]:
+    """Inside the block vLLM runs in this process, quietly; random generators and variables are afterwards as before."""
+    told = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    for name, value in (("VLLM_LOGGING_LEVEL", "ERROR"), ("VLLM_CPU_OMP_THREADS_BIND", "nobind")):
+        told[name] = os.environ.get(name, value)
+    before = {name: os.environ.get(name) for name in told}
+    random = RandomState.now()
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
+        random.restore()
