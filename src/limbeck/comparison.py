@@ -70,11 +70,11 @@ def run_comparison(
     """
     settings = contest.settings
     entries = entries_of(contest)
-    with ready(settings) as accelerator:
-        plans = {name: plan_of(job) for name, job in jobs_of(contest, entries, None).items()}
-        runs = RunFolder(settings, _default_name(contest)) if folder else None
-        with leaving(runs), opened(list(plans.values()), accelerator, say) as session:
-            return _Comparison(contest, entries, plans, runs, session, callbacks, say).run(page)
+    accelerator = ready(settings)
+    plans = {name: plan_of(job) for name, job in jobs_of(contest, entries, None).items()}
+    runs = RunFolder(settings, _default_name(contest)) if folder else None
+    with leaving(runs), opened(list(plans.values()), accelerator, say) as session:
+        return _Comparison(contest, entries, plans, runs, session, callbacks, say).run(page)
 
 
 def _default_name(contest: Contest) -> str:

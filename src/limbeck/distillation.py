@@ -40,46 +40,42 @@ def run(job: Job, *, folder: bool = True, callbacks: Sequence[Callback] = (), sa
     Raises:
         LimbeckError: what is wrong with the settings, the data, the networks or the loss.
     """
-    with ready(job.settings) as accelerator:
-        plan = plan_of(job)
-        runs = RunFolder(job.described(plan.objective), default_name(plan)) if folder else None
-        with leaving(runs), opened([plan], accelerator, say) as session:
-            plan = settled_plan(session, plan, runs)
-            member = session.students.admit(plan, runs, name="student", measure=False, say=say)
-            path = None if runs is None else runs.path
-            callbacks = [*trackers_of(session, path), *callbacks]
-            session.keep_answers(runs, begun=path is not None and (path / CHECKPOINT).exists())
-            session.score_teacher()
-            session.ready_teacher([plan], [member.learner.names])
-            loop = loop_of(session, [member], path, None if path is None else path / CHECKPOINT, callbacks)
-            if runs is not None and runs.resumed:
-                resumed = loop.resume()
-                runs.drop_metrics_after(loop.position.step if resumed else -1)
-                where = f"at step {loop.position.step}" if resumed else "from the start: no checkpoint yet"
-                say(f"resumed     {where}")
-            if runs is not None:
-                runs.settle()
-            (done,) = teach(session, loop, [member])
-            assert done is not None
-            return done
+    accelerator = ready(job.settings)
+    plan = plan_of(job)
+    runs = RunFolder(job.described(plan.objective), default_name(plan)) if folder else None
+    with leaving(runs), opened([plan], accelerator, say) as session:
+        plan = settled_plan(session, plan, runs)
+        member = session.students.admit(plan, runs, name="student", measure=False, say=say)
+        path = None if runs is None else runs.path
+        callbacks = [*trackers_of(session, path), *callbacks]
+        session.keep_answers(runs, begun=path is not None and (path / CHECKPOINT).exists())
+        session.score_teacher()
+        session.ready_teacher([plan], [member.learner.names])
+        loop = loop_of(session, [member], path, None if path is None else path / CHECKPOINT, callbacks)
+        if runs is not None and runs.resumed:
+            resumed = loop.resume()
+            runs.drop_metrics_after(loop.position.step if resumed else -1)
+            where = f"at step {loop.position.step}" if resumed else "from the start: no checkpoint yet"
+            say(f"resumed     {where}")
+        if runs is not None:
+            runs.settle()
+        (done,) = teach(session, loop, [member])
+        assert done is not None
+        return done
 
 
 CHECKPOINT = Path("checkpoints") / "last.pt"
 
 
-@contextmanager
-def ready(settings: RunSettings) -> Iterator[Accelerator]:
-    """An accelerator for the block, made once the plugins are loaded and the views are checked."""
+def ready(settings: RunSettings) -> Accelerator:
+    """An accelerator, made once the plugins are loaded and the views are checked."""
     load_plugins(settings.plugins)
     if settings.augment != "auto":
         parse_view_sets(settings.augment)
     accelerator = make_accelerator(settings)
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(accelerator.device)
-    try:
-        yield accelerator
-    finally:
-        accelerator.free_memory()
+    return accelerator
 
 
 @contextmanager
@@ -163,8 +159,11 @@ def trackers_of(session: Session, folder: Path | None) -> list[Callback]:
 def teach(session: Session, loop: Loop, members: Sequence[Member]) -> list[Distilled | None]:
     """Train students in one pass, test them in another, and write down what was found; None for one that failed."""
     session.settle()
-    loop.run()
-    return finished(session, loop, members)
+    try:
+        loop.run()
+        return finished(session, loop, members)
+    finally:
+        session.around.accelerator.free_memory()
 
 
 def default_name(plan: Plan) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from limbeck.engine.memory import give_back_memory
 from limbeck.errors import SettingError
 from limbeck.models.language.lora import plain_weights
 from limbeck.policies import Wish, Written
@@ -114,7 +113,7 @@ class VllmEngine:
         if self._engine is not None:
             self._engine.llm_engine.engine_core.shutdown()
             self._engine, self._loaded = None, False
-            give_back_memory()
+            gc.collect()
 
     @property
     def _width(self) -> int:

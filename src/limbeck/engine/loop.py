@@ -132,8 +132,9 @@ class Loop:
         self.save()
 
     def _prepare(self) -> None:
-        # Else Accelerate unscales and holds on to the optimizers of earlier stages too.
-        self.accelerator.free_memory()
+        if self.position.stage:
+            # Else Accelerate unscales and holds on to the optimizers of earlier stages too.
+            self.accelerator.free_memory()
         if self.settings.compile:
             allow_compiling(len(self.learners))
         first = self._first() if self.accelerator.num_processes > 1 else None
