@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
+from safetensors.torch import load_file
+from text_training import SUMS
 
 from .conftest import Run, no_traceback
 
@@ -28,6 +31,40 @@ def test_a_student_is_written_and_told_of(limbeck: Run, decoder: Path, tmp_path:
     assert "exists" in no_traceback(limbeck(*words))[0]
     said = limbeck(*words, "--overwrite")
     assert json.loads(said.out)["layers"] == {"before": 3, "after": 1}
+
+
+def test_a_teacher_that_was_trained_is_named_by_its_run(limbeck: Run, tmp_path: Path) -> None:
+    """What ``--model hf:…`` became in a run, and not what it was before."""
+    network = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=3, vocab_size=15
+        )
+    )
+    network.save_pretrained(tmp_path / "before")
+    words = [
+        "--data",
+        SUMS,
+        "--tokenizer",
+        "characters",
+        "--epochs",
+        "1",
+        "--runs-dir",
+        str(tmp_path),
+        "--answers",
+        "0",
+    ]
+    trained = limbeck("train", "--model", f"hf:{tmp_path / 'before'}", *words, "--name", "teacher")
+    assert trained.code == 0, trained.err
+    said = limbeck("prune-layers", str(tmp_path / "teacher"), "--keep", "2", "--output", str(tmp_path / "student"))
+    assert said.code == 0, said.err
+    kept = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "student").state_dict()
+    after = load_file(tmp_path / "teacher" / "student.safetensors")
+    assert torch.equal(kept["lm_head.weight"], after["lm_head.weight"])
+    assert not torch.equal(kept["lm_head.weight"], network.lm_head.weight)
+    assert (
+        "without student.safetensors"
+        in no_traceback(limbeck("prune-layers", str(tmp_path), "--keep", "2", "--output", str(tmp_path / "none")))[0]
+    )
 
 
 @pytest.mark.parametrize(

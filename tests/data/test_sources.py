@@ -226,6 +226,10 @@ def test_folder_errors(make_folder: Callable[..., Path], tmp_path: Path) -> None
     (root / "val" / "bee").rmdir()
     with pytest.raises(DataError, match=r"val' has no class folders; the layout is PATH/train/CLASS/IMAGE"):
         load_data(root)
+    texts = tmp_path / "texts"
+    (texts / "qrels").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no image in any of them; .* a collection for search search:PATH"):
+        load_data(texts)
     (root / "train").rename(root / "trian")
     with pytest.raises(DataError, match="has 'val' but no 'train'"):
         load_data(root)

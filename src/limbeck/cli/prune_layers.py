@@ -28,12 +28,14 @@ def prune_layers(settings: PruneLayersSettings, output: Output) -> None:
     from limbeck.models.encoders import is_pipeline, prune_encoder
     from limbeck.models.language import prune_layers
     from limbeck.models.spec import parse_spec
+    from limbeck.networks import resolve
 
-    if settings.task is None and is_pipeline(parse_spec(settings.model, unprefixed="language").name):
-        pruned = prune_encoder(settings.model, keep, settings.output, overwrite=settings.overwrite)
+    model = resolve(settings.model)
+    if settings.task is None and is_pipeline(parse_spec(model, unprefixed="language").name):
+        pruned = prune_encoder(model, keep, settings.output, overwrite=settings.overwrite)
     else:
         pruned = prune_layers(
-            settings.model, keep, settings.output, task=settings.task, overwrite=settings.overwrite, say=output.say
+            model, keep, settings.output, task=settings.task, overwrite=settings.overwrite, say=output.say
         )
     output.result(_values(pruned), lambda: _page(settings.model or "", pruned))
 

@@ -71,7 +71,10 @@ class DemoSettings(Settings):
 class PruneLayersSettings(Settings):
     """Make a student of a language model by keeping some of its layers."""
 
-    model: str | None = Field(default=None, description="Language model, as in hf:FOLDER or hf:NAME.")
+    model: str | None = Field(
+        default=None,
+        description="Language model or encoder, as in hf:FOLDER or hf:NAME, or the folder of a run of one.",
+    )
     keep: str | None = Field(default=None, description="Layers to keep, counted from 0, as in 0,4,8.")
     output: Path | None = Field(default=None, description="Folder for the network and its tokenizer.")
     task: Literal["causal", "classification", "encoder"] | None = Field(

@@ -13,7 +13,10 @@ from limbeck.errors import DataError, nearest
 
 _PREFIX = "folder:"
 _VAL_NAMES = ("val", "valid", "validation")
-_LAYOUT = "PATH/train/CLASS/IMAGE (val and test beside train, if there are) or PATH/CLASS/IMAGE"
+_LAYOUT = (
+    "PATH/train/CLASS/IMAGE (val and test beside train, if there are) or PATH/CLASS/IMAGE. A folder of texts is named "
+    "text:PATH, and a collection for search search:PATH."
+)
 
 
 def _match(spec: str) -> str | None:
@@ -30,7 +33,7 @@ def _load(request: Request) -> RawData:
     test_root = root / "test" if (root / "test").is_dir() else None
     if not (root / "train").is_dir():
         if other := val_root or test_root:
-            raise DataError(f"'{root}' has '{other.name}' but no 'train'; the layout is {_LAYOUT}.")
+            raise DataError(f"'{root}' has '{other.name}' but no 'train'; the layout is {_LAYOUT}")
         classes = _class_names(root)
         return RawData(root.resolve().name, read_split(root, classes), None, None, classes)
     classes = _class_names(root / "train")
@@ -42,7 +45,7 @@ def _load(request: Request) -> RawData:
 def _class_names(root: Path) -> tuple[str, ...]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        raise DataError(f"'{root}' has no class folders; the layout is {_LAYOUT}.")
+        raise DataError(f"'{root}' has no class folders; the layout is {_LAYOUT}")
     return tuple(names)
 
 
@@ -56,6 +59,8 @@ def read_split(root: Path, classes: tuple[str, ...]) -> RawSplit:
                 + (f"; did you mean '{guess}'?" if guess else ".")
             )
     groups = [image_files(root / name) for name in classes]
+    if not any(groups):
+        raise DataError(f"'{root}' has folders and no image in any of them; the layout is {_LAYOUT}")
     labels = torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(group) for group in groups]))
     return RawSplit([path for group in groups for path in group], labels)
 
