@@ -88,8 +88,11 @@ def author_of(
     max_new_tokens: int,
     seed: int,
     engine: Vllm | None = None,
+    longest: int | None = None,
 ) -> Author:
     """An author whose networks are those that the policy asks; ``samplings`` are the student's and the teacher's.
+
+    ``engine`` writes texts of at most ``longest`` tokens, prompts included.
 
     Raises:
         SettingError: the policy asks a teacher and there is none, or a network is no causal language model.
@@ -98,7 +101,7 @@ def author_of(
         raise SettingError(f"policy: {policy} writes with the teacher, and there is none.")
 
     def writer(model: nn.Module, sampling: Sampling) -> Writer:
-        return Writer(model, sampling, vocabulary, None if engine is None else engine.of(model))
+        return Writer(model, sampling, vocabulary, None if engine is None else engine.of(model, longest))
 
     ours = writer(student, samplings[0]) if "student" in policy.needs else None
     theirs = writer(teacher, samplings[1]) if teacher is not None and "teacher" in policy.needs else None

@@ -48,11 +48,11 @@ class Vllm:
                 f"temperature is {sampling.temperature:g}, and vLLM draws at 0 and at {coldest:g} to {hottest:g}."
             )
 
-    def of(self, model: nn.Module) -> Engine:
-        """An engine that writes with this model."""
+    def of(self, model: nn.Module, longest: int | None = None) -> Engine:
+        """An engine that writes with this model texts of at most ``longest`` tokens, prompts included; None for its context."""
         from limbeck.vllm_engine import VllmEngine
 
-        return VllmEngine(model, self)
+        return VllmEngine(model, self, longest)
 
 
 def parse_text_engine(text: str) -> Vllm | None:

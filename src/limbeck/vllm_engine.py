@@ -36,10 +36,11 @@ class VllmEngine:
     Args:
         model: of transformers, with or without adapters.
         asked: how.
+        longest: tokens of a prompt with its answer, for which there must be memory; None for the model's context.
     """
 
-    def __init__(self, model: nn.Module, asked: Vllm) -> None:
-        self._model, self._asked = model, asked
+    def __init__(self, model: nn.Module, asked: Vllm, longest: int | None = None) -> None:
+        self._model, self._asked, self._longest = model, asked, longest
         self._engine: Any = None
         self._loaded = False
 
@@ -66,6 +67,11 @@ class VllmEngine:
 
         parameter = next(self._model.parameters())
         kind = parameter.device.type
+        if parameter.device.index:
+            raise SettingError(
+                f"text_engine: vLLM takes the first GPU that it sees, and this run is on {parameter.device}; show it one "
+                f"alone, with CUDA_VISIBLE_DEVICES={parameter.device.index}."
+            )
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
         eager = self._asked.eager
         try:
@@ -77,6 +83,9 @@ class VllmEngine:
                 dtype=_NAMES[dtype],
                 enforce_eager=kind == "cpu" if eager is None else eager,
                 kv_cache_memory_bytes=int(self._asked.memory * _GIB),
+                # A share of the whole GPU that must be free at the start, and is not read otherwise where bytes are given.
+                gpu_memory_utilization=0.01,
+                max_model_len=self._length,
                 seed=0,
             )
         except Exception as error:  # vLLM has no class of errors of its own for what it cannot run
@@ -116,9 +125,19 @@ class VllmEngine:
             gc.collect()
 
     @property
+    def _length(self) -> int | None:
+        """None for what vLLM makes of the configuration."""
+        context = getattr(self._text_config, "max_position_embeddings", None)
+        return self._longest if self._longest is None or not context else min(int(context), self._longest)
+
+    @property
     def _width(self) -> int:
+        return int(self._text_config.vocab_size)
+
+    @property
+    def _text_config(self) -> Any:
         model: Any = self._model
-        return int(model.config.get_text_config(decoder=True).vocab_size)
+        return model.config.get_text_config(decoder=True)
 
 
 def sampling_arguments(wish: Wish, seed: int, width: int) -> Mapping[str, Any]:

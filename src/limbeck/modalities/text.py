@@ -226,6 +226,7 @@ class Text(Modality):
             settings.max_new_tokens,
             settings.data_seed,
             parse_text_engine(settings.text_engine),
+            data.max_length + settings.max_new_tokens,
         )
 
     def examine(
