@@ -14,11 +14,11 @@ from policies.tiny import END, network, prompts, ragged, texts, tied
 from scipy.stats import chisquare
 from text_training import SUMS, distilled, weights
 from text_training import network as sums_network
-from transformers import LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from limbeck.engine.callbacks import Callback
 from limbeck.errors import NonFiniteError, SettingError
-from limbeck.models.language import with_lora
+from limbeck.models.language import plain_weights, with_lora
 from limbeck.policies import Draw, Sampling, Writer, generate
 from limbeck.random_state import RandomState
 from limbeck.text_engine import Vllm
@@ -153,6 +153,17 @@ def test_a_model_that_it_cannot_run_is_an_error_that_says_so() -> None:
         generate(by_vllm, ragged(), DRAW)
 
 
+def family(kind: str) -> Any:
+    """A network of another family, of random weights that are large enough to matter."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"num_key_value_heads": 1, "vocab_size": 8, "max_position_embeddings": 96, "initializer_range": 0.5}
+    ids = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    own = {"head_dim": 32} if kind in ("qwen3", "gemma3") else {}
+    kind = {"gemma3": "gemma3_text"}.get(kind, kind)
+    torch.manual_seed(12)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **ids, **own)).eval()
+
+
 class Stop(Callback):
     def on_log(self, loop: Any, metrics: dict[str, float]) -> None:
         if loop.position.step >= 8:
@@ -160,13 +171,16 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("policy", ["student", "mixed(teacher, student)"])
-def test_a_run_with_it_is_repeatable_and_resumes(policy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"policy": "student"}, {"policy": "mixed(teacher, student)"}, {"policy": "student", "student_lora": "rank=2"}],
+)
+def test_a_run_with_it_is_repeatable_and_resumes(settings: dict[str, str], tmp_path: Path) -> None:
     networks = {"teacher": "llama(layers=2, width=64, heads=2)", "student": "llama(layers=1, width=64, heads=2)"}
 
     def run(name: str, **more: Any) -> Any:
         made = {who: sums_network(text, len(who)) for who, text in networks.items()}
-        given = {"policy": policy, "runs_dir": tmp_path, "log_steps": 1, "checkpoint_steps": 1, **made, **more}
+        given = {"runs_dir": tmp_path, "log_steps": 1, "checkpoint_steps": 1, **settings, **made, **more}
         return distilled(data=SUMS, name=name, text_engine="vllm(memory=0.1)", **given)
 
     whole = run("whole")
@@ -175,8 +189,24 @@ def test_a_run_with_it_is_repeatable_and_resumes(policy: str, tmp_path: Path) ->
     resumed = run("stopped", resume=True)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
-    own = distilled(data=SUMS, policy=policy, **{w: sums_network(t, len(w)) for w, t in networks.items()})
-    assert not torch.equal(weights(own)["lm_head.weight"], weights(whole)["lm_head.weight"])
+    own = distilled(data=SUMS, **settings, **{w: sums_network(t, len(w)) for w, t in networks.items()})
+    learnt = (name for name in weights(own) if "q_proj" in name)
+    assert any(not torch.equal(weights(own)[name], weights(whole)[name]) for name in learnt)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "gemma3", "mistral", "phi3"])
+def test_families_are_written_for_or_refused(kind: str) -> None:
+    model = family(kind)
+    by_vllm, own = with_vllm(model, temperature=0), Writer(model, Sampling(temperature=0))
+    given = ragged(max_new_tokens=12)
+    assert answers(by_vllm, given) == answers(own, given)
+
+
+def test_weights_that_vllm_does_not_take_over_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limbeck.vllm_engine.plain_weights", lambda model: iter(list(plain_weights(model))[:2]))
+    by_vllm, _ = pair(seed=11)
+    with pytest.raises(SettingError, match="does not compute what LlamaForCausalLM does here"):
+        generate(by_vllm, ragged(), DRAW)
 
 
 def test_engines_can_be_closed_and_opened_again() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from limbeck.data.text import SpecialTokens, only_prompts
 from limbeck.engine.checkpoint import every_process
 from limbeck.errors import SettingError
-from limbeck.policies import Draw, Policy, Prompts, Response, Sampling, Statistics, Writer
+from limbeck.policies import Draw, Engine, Policy, Prompts, Response, Sampling, Statistics, Writer
 from limbeck.signals import IGNORED, Batch
 from limbeck.text_engine import Vllm
 from limbeck.tokens import Tokens
@@ -48,11 +48,24 @@ class Author:
         self.counted = self.counted + response.statistics
         return answered(prompts, response, batch.index)
 
+    def open(self) -> None:
+        """Make ready what writes, where it must be started.
+
+        Raises:
+            SettingError: it cannot run one of the networks.
+        """
+        for engine in self._engines:
+            engine.open()
+
     def close(self) -> None:
         """Nothing is written any more."""
-        for writer in (self.student, self.teacher):
-            if writer is not None and writer.engine is not None:
-                writer.engine.close()
+        for engine in self._engines:
+            engine.close()
+
+    @property
+    def _engines(self) -> list[Engine]:
+        writers = (self.student, self.teacher)
+        return [writer.engine for writer in writers if writer is not None and writer.engine is not None]
 
     def take(self) -> dict[str, float]:
         """Figures of what all processes wrote since the last call, for the metrics; none where nothing was.

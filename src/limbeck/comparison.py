@@ -163,6 +163,8 @@ class _Comparison:
             name = f"{entry.name}-seed{self.settings.seed}"
             # A plan of its own: heads and memory banks go when it goes.
             member = self.session.students.admit(plan_of(self.jobs[name]), None, name=name, measure=True, say=say_once)
+            if (author := self.session.author_of([member])) is not None:
+                author.close()
             names.append(member.learner.names)
             for seed in self._seeds:
                 self.footprints[f"{entry.name}-seed{seed}"] = member.footprint

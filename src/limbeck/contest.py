@@ -29,7 +29,9 @@ from limbeck.modalities import modality_of
 from limbeck.models.spec import RANDOM, parse_spec
 from limbeck.objectives import Objective, parse_objective
 from limbeck.objectives.expand import expand_objectives, objective_identity
+from limbeck.policies import parse_policy
 from limbeck.runs import run_name
+from limbeck.text_engine import OWN, writes_whole
 
 Student = str | Callable[[], nn.Module]
 
@@ -101,6 +103,7 @@ def entries_of(contest: Contest) -> list[Entry]:
     entries = [Entry("", student, objective, {}) for student in contest.students for objective in objectives]
     for member in contest.settings.members:
         entries += _of_recipe(member, contest.students)
+    _check_engine(contest.settings, entries)
     if not entries:
         raise SettingError("objectives: there is nothing to compare; name some, as in --objectives 'kd, icd, icd+kd'.")
     return _with_names(entries, several_students=len({str(entry.student) for entry in entries}) > 1)
@@ -118,6 +121,16 @@ def _check_no_teacher(settings: CompareSettings, objectives: Sequence[str | Obje
             raise SettingError(
                 f"{not_named('teacher')} '{objective}' learns from one; dml and one, for example, do not."
             )
+
+
+def _check_engine(settings: CompareSettings, entries: Sequence[Entry]) -> None:
+    taught = [entry.own for entry in entries if entry.objective != ALONE]
+    policies = {own.get("policy", settings.policy) for own in taught if own.get("text_engine") != OWN}
+    if settings.text_engine != OWN and not any(writes_whole(parse_policy(policy)) for policy in policies):
+        raise SettingError(
+            f"text_engine: {settings.text_engine} writes whole answers for policies such as student or teacher, and no student "
+            "of this comparison has one."
+        )
 
 
 def _of_recipe(member: MemberSettings, students: Sequence[Student]) -> list[Entry]:
@@ -187,6 +200,9 @@ def _job(contest: Contest, entry: Entry, seed: int, folder: Path | None) -> Job:
     values |= {"order_seed": None if independent else settings.data_seed}
     if folder is not None:
         values |= {"runs_dir": folder, "resume": (folder / name).exists()}
+    # An engine is for those of a comparison that it can write for.
+    if "text_engine" not in entry.own and not writes_whole(parse_policy(values["policy"])):
+        values["text_engine"] = OWN
     student = _text(entry.student)
     if entry.objective == ALONE or contest.teacher is None:
         # The student alone learns on the images that the teacher is asked about.

@@ -120,10 +120,11 @@ class Session:
             self.teacher = self.teaching.ready(plans, names)
 
     def author_of(self, members: Sequence[Member]) -> Author | None:
-        """Who writes the texts of a pass, where it is not the data that they come from.
+        """Who writes the texts of a pass, where it is not the data that they come from; ready to write.
 
         Raises:
-            SettingError: the policy does not fit the data, the teacher or the number of students.
+            SettingError: the policy does not fit the data, the teacher or the number of students, or what writes cannot run
+                a network.
         """
         policy = parse_policy(members[0].job.distill.policy)
         if self.teaching is not None and self.teaching.writes_first:
@@ -131,6 +132,9 @@ class Session:
         teacher = None if self.teaching is None else self.teaching.network
         author = self.around.feeds.modality.author(policy, members[0].network, teacher, members[0].job.distill)
         assert author is None or len(members) == 1, "a student that writes has a pass of its own"
+        if author is not None:
+            with self.around.accelerator.autocast():
+                author.open()
         return author
 
     def examined_teacher(self, score: Score) -> tuple[Score, Examined]:

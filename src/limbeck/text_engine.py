@@ -12,11 +12,12 @@ from limbeck.config import TeacherSettings
 from limbeck.distributed import world_size
 from limbeck.errors import MissingExtraError, SettingError, check_flag, check_number, unknown_name
 from limbeck.expression import parse_call
-from limbeck.policies import Engine, Sampling, TeacherText, parse_policy, parse_sampling
+from limbeck.policies import Engine, Policy, Sampling, TeacherText, parse_policy, parse_sampling
 from limbeck.servers import parse_server
 
 SETTING = "text_engine"
 OWN = "own"
+_WRITERS = frozenset({"student", "teacher"})
 _TEMPERATURES = 0.01, 2.0
 
 
@@ -83,6 +84,11 @@ def parse_text_engine(text: str) -> Vllm | None:
     return asked
 
 
+def writes_whole(policy: Policy) -> bool:
+    """Whether there is something in a policy for an engine to write: whole answers of one model."""
+    return bool(policy.needs & _WRITERS) and not policy.in_turns
+
+
 def check_text_engine(settings: TeacherSettings) -> None:
     """Before anything is loaded: whether the engine that the settings name can write what their policy asks for.
 
@@ -94,7 +100,7 @@ def check_text_engine(settings: TeacherSettings) -> None:
     if engine is None:
         return
     told = f"text_engine: {settings.text_engine}"
-    if not policy.needs & {"student", "teacher"}:
+    if not policy.needs & _WRITERS:
         raise SettingError(f"{told} writes for a policy such as student or teacher, and with {policy} no model writes.")
     if policy.in_turns:
         raise SettingError(

@@ -21,9 +21,14 @@ from limbeck.errors import SettingError
 from limbeck.models.language.lora import plain_weights
 from limbeck.policies import Wish, Written
 from limbeck.random_state import RandomState
+from limbeck.taps import evaluating
 from limbeck.text_engine import Vllm
 
 _GIB = 2**30
+# A prompt of so many tokens, of which so many log-probabilities are compared at the start.
+_CHECKED, _COMPARED = 16, 10
+# Of what logits spread, and of what they are rounded to: bfloat16 is within a few percent.
+_TOLERANCE, _ROUNDING = 0.2, 0.02
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -52,6 +57,13 @@ class VllmEngine:
             with _surroundings(), tempfile.TemporaryDirectory() as folder:
                 self._write_config(folder)
                 self._engine = self._start(folder)
+            try:
+                with _surroundings():
+                    self._bring_up_to_date()
+                    self._check_same()
+            except Exception:
+                self.close()
+                raise
 
     def _write_config(self, folder: str) -> None:
         model: Any = self._model
@@ -69,8 +81,8 @@ class VllmEngine:
         kind = parameter.device.type
         if parameter.device.index:
             raise SettingError(
-                f"text_engine: vLLM takes the first GPU that it sees, and this run is on {parameter.device}; show it one "
-                f"alone, with CUDA_VISIBLE_DEVICES={parameter.device.index}."
+                f"text_engine: vLLM takes the first GPU that it sees, and this run is on {parameter.device}; show the process "
+                "that GPU alone (CUDA_VISIBLE_DEVICES)."
             )
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
         eager = self._asked.eager
@@ -89,8 +101,32 @@ class VllmEngine:
                 seed=0,
             )
         except Exception as error:  # vLLM has no class of errors of its own for what it cannot run
-            reason = " ".join(str(error).split())
-            raise SettingError(f"text_engine: vLLM cannot run {type(self._model).__name__}: {reason:.500}") from error
+            _clean_up()
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> SettingError:
+        reason = " ".join(str(error).split())
+        more = " It gets more as in 'vllm(memory=8)'." if "memory" in reason.lower() else ""
+        return SettingError(f"text_engine: vLLM cannot run {type(self._model).__name__}: {reason:.500}{more}")
+
+    def _check_same(self) -> None:
+        """Raise SettingError where vLLM does not compute what the model does: weights that it did not find would not show."""
+        from vllm import SamplingParams
+
+        prompt = [place % self._width for place in range(3, 3 + min(_CHECKED, (self._length or _CHECKED) - 1))]
+        told = SamplingParams(max_tokens=1, temperature=0, logprobs=min(_COMPARED, self._width), detokenize=False)
+        made = self._engine.generate([{"prompt_token_ids": prompt}], told, use_tqdm=False)[0].outputs[0].logprobs[0]
+        theirs = torch.tensor([each.logprob for each in made.values()])
+        parameter: Any = next(self._model.parameters())
+        with evaluating(self._model), torch.no_grad():
+            logits = self._model(input_ids=torch.tensor([prompt], device=parameter.device)).logits[0, -1].float().cpu()
+        apart = (logits.log_softmax(-1)[list(made)] - theirs).abs().mean()
+        if apart > _TOLERANCE * logits.std() + _ROUNDING:
+            raise SettingError(
+                f"text_engine: vLLM does not compute what {type(self._model).__name__} does here: the log-probabilities of the "
+                f"most likely tokens are {float(apart):.2g} apart, where logits spread by {float(logits.std()):.2g}. Leave "
+                "text_engine out."
+            )
 
     def write(self, prompts: Sequence[Sequence[int]], wish: Wish) -> list[Written]:
         """Answers to prompts of token ids."""
@@ -110,9 +146,12 @@ class VllmEngine:
         learns = any(parameter.requires_grad for parameter in self._model.parameters())
         if self._loaded and not learns:
             return
-        with torch.no_grad():
-            weights = {"weights_iterator": plain_weights(self._model)}
-            self._engine.collective_rpc("reload_weights", kwargs=weights)
+        try:
+            with torch.no_grad():
+                weights = {"weights_iterator": plain_weights(self._model)}
+                self._engine.collective_rpc("reload_weights", kwargs=weights)
+        except Exception as error:  # such as a name or a shape that vLLM's form of the model has not
+            raise self._refused(error) from error
         # What was kept of a prompt's beginning is the old weights'.
         self._engine.reset_prefix_cache()
         self._loaded = True
@@ -122,7 +161,7 @@ class VllmEngine:
         if self._engine is not None:
             self._engine.llm_engine.engine_core.shutdown()
             self._engine, self._loaded = None, False
-            gc.collect()
+            _clean_up()
 
     @property
     def _length(self) -> int | None:
@@ -154,8 +193,17 @@ def sampling_arguments(wish: Wish, seed: int, width: int) -> Mapping[str, Any]:
         "detokenize": False,
         # Of the token itself alone, which shows logits that are not finite.
         "logprobs": 0,
-        **({"allowed_token_ids": list(range(wish.vocabulary))} if wish.vocabulary < width else {}),
+        # What is allowed would be a list of the whole vocabulary for each answer; what is not is short.
+        **({"logit_bias": dict.fromkeys(range(wish.vocabulary, width), -100.0)} if wish.vocabulary < width else {}),
     }
+
+
+def _clean_up() -> None:
+    """Take down what an engine left in the process, also one that could not start."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+    gc.collect()
 
 
 @contextmanager

@@ -61,6 +61,10 @@ def test_a_teacher_that_was_trained_is_named_by_its_run(limbeck: Run, tmp_path: 
     after = load_file(tmp_path / "teacher" / "student.safetensors")
     assert torch.equal(kept["lm_head.weight"], after["lm_head.weight"])
     assert not torch.equal(kept["lm_head.weight"], network.lm_head.weight)
+    made = limbeck("train", "--model", "llama(layers=2, width=16, heads=2)", *words, "--name", "made")
+    assert made.code == 0, made.err
+    said = limbeck("prune-layers", str(tmp_path / "made"), "--keep", "1", "--output", str(tmp_path / "none"))
+    assert "which was made in place" in " ".join(no_traceback(said))
     assert (
         "without student.safetensors"
         in no_traceback(limbeck("prune-layers", str(tmp_path), "--keep", "2", "--output", str(tmp_path / "none")))[0]

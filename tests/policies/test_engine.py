@@ -6,43 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from plain_engine import Plain
 
 from limbeck.errors import LimbeckError, NonFiniteError, SettingError, TeacherError
-from limbeck.policies import Draw, Sampling, Source, Stream, Wish, Writer, Written, generate
+from limbeck.policies import Draw, Sampling, Source, Stream, Writer, generate
 from limbeck.policies.speculation import speculate
 
-from .reference import all_logits
 from .tiny import END, PAD, network, prompts, ragged, texts
 
 DRAW = Draw(seed=4, step=2)
 
 
-class Plain:
-    """Writes greedily, without a cache and without a batch."""
-
-    def __init__(self, writer: Writer, unusable: Sequence[int] = ()) -> None:
-        self.writer, self.unusable = writer, unusable
-        self.opened = 0
-        self.wishes: list[Wish] = []
-
-    def open(self) -> None:
-        self.opened += 1
-
-    def write(self, prompts: Sequence[Sequence[int]], wish: Wish) -> list[Written]:
-        self.wishes.append(wish)
-        return [self._answer(list(prompt), row, wish) for row, prompt in enumerate(prompts)]
-
-    def _answer(self, prompt: list[int], row: int, wish: Wish) -> Written:
-        answer: list[int] = []
-        while len(answer) < wish.longest and not set(answer) & set(wish.ends):
-            logits = all_logits(self.writer.model, prompt + answer)[-1]
-            answer.append(max(range(len(logits)), key=logits.__getitem__))
-        return Written(answer, row not in self.unusable)
-
-
 def with_engine(unusable: Sequence[int] = (), **more: object) -> tuple[Writer, Plain]:
     own = Writer(network(seed=1), Sampling(temperature=0))
-    engine = Plain(own, unusable)
+    engine = Plain(own.model, unusable)
     return Writer(own.model, own.sampling, engine=engine, **more), engine
 
 

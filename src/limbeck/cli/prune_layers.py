@@ -31,6 +31,12 @@ def prune_layers(settings: PruneLayersSettings, output: Output) -> None:
     from limbeck.networks import resolve
 
     model = resolve(settings.model)
+    if model != settings.model and not model.startswith("hf:"):
+        made = model.partition("@")[0]
+        raise SettingError(
+            f"{settings.model} is a run of {made}, which was made in place, and layers are kept of networks of Hugging Face "
+            "(hf:…); name a student of fewer layers instead, as in layers=2."
+        )
     if settings.task is None and is_pipeline(parse_spec(model, unprefixed="language").name):
         pruned = prune_encoder(model, keep, settings.output, overwrite=settings.overwrite)
     else:

@@ -27,6 +27,7 @@ class MemberSettings(Settings):
     clip_norm: float | None = Field(default=None, gt=0, description="Largest norm of the gradient.")
     ema: float | None = Field(default=None, gt=0, lt=1, description="Decay of the moving average of the student.")
     policy: str | None = Field(default=None, description="Text that student and teacher see.")
+    text_engine: str | None = Field(default=None, description="What runs a model that writes whole answers.")
     student_lora: str | None = Field(default=None, description="Adapters that alone learn, as in 'rank=8'.")
     documents: Literal["own", "teacher"] | None = Field(
         default=None, description="Documents that the student searches."

@@ -124,7 +124,8 @@ def plain_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     One after the other, so that no second copy of the network is made; without gradient. Weights that layers share come under
     the names of all of them.
     """
-    plain: Any = _wrapper(network).get_base_model() if has_adapters(network) else network
+    # In a run peft's layers are in the network itself; its wrapper is there for who asked for one.
+    plain: Any = getattr(network, "get_base_model", lambda: network)()
     for name, weight in plain.named_parameters(remove_duplicate=False):
         path, inside, own = name.partition(".base_layer.")
         if inside:
