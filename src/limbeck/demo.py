@@ -40,7 +40,8 @@ class _Demo:
     """What a demo is about.
 
     common: settings of teacher and students. of_teacher, of_students: what is theirs alone. teaches: the teacher in a line, of
-    its figures on the test split. evaluated: whether what the students kept is measured too.
+    its figures on the test split. evaluated: whether what the students kept is measured too. of_start: how the student learns
+    from labels first, whose weights all students then start from; None for random ones.
     """
 
     title: str
@@ -49,6 +50,7 @@ class _Demo:
     of_students: Mapping[str, Any]
     teaches: Callable[[Mapping[str, float]], str]
     evaluated: bool
+    of_start: Mapping[str, Any] | None = None
 
 
 _DEMOS = {
@@ -80,8 +82,8 @@ _DEMOS = {
             "student": "llama(layers=2, width=64, heads=4)",
             # Writing takes its time.
             "seeds": 1,
-            "epochs": 6,
-            "lr": 0.002,
+            "epochs": 8,
+            "lr": 0.001,
             "objectives": [],
             "baselines": False,
             "members": [
@@ -91,6 +93,8 @@ _DEMOS = {
                 {"objective": "kl", "policy": "speculative(top_k=3)"},
             ],
         },
+        # A student that cannot yet write a sum would show nothing of whose text is the better one.
+        of_start={"epochs": 8, "lr": 0.002, "schedule": "constant"},
         teaches=lambda test: f"the teacher adds {test['exact_match']:.2%} of the test sums right",
         evaluated=False,
     ),
@@ -155,6 +159,10 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
         taught["model"] = settings.teacher
     taught["checkpoint_epochs"] = taught["epochs"]
     learning = {**common, **demo.of_students, **asked, "name": "students"}
+    started = None
+    if demo.of_start is not None:
+        started = {**common, **demo.of_start, **shorter, "model": learning["student"], "name": "start"}
+        learning["student"] = f"{learning['student']}@{folder / 'start' / STUDENT}"
     learning |= {
         "teacher": f"{taught['model']}@{folder / 'teacher' / STUDENT}",
         "seeds": settings.seeds or demo.of_students.get("seeds", 3),
@@ -167,6 +175,9 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None], callbacks: Sequ
         found = run(job_of(TrainSettings.make(taught)), callbacks=callbacks, say=say).result.test
         assert found is not None
         say(demo.teaches(found))
+        if started is not None:
+            say("what the students start from is trained on labels")
+            run(job_of(TrainSettings.make(started)), callbacks=callbacks, say=say)
         done = run_comparison(contest, page=False, callbacks=callbacks, say=say)
         assert done.folder is not None
         if demo.evaluated:
