@@ -13,7 +13,7 @@ gguf="hf:$SMOLLM2(gguf_file='SmolLM2-135M-Instruct.Q4_1.gguf')"
 [ -d stories ] || python3 "$here/stories.py" "$STORIES" stories
 [ -d smollm2 ] || $LIMBECK prune-layers "$gguf" --keep "$(seq -s, 0 29)" --output smollm2
 [ -d smollm2-third ] || $LIMBECK prune-layers hf:smollm2 --keep "$(seq -s, 0 3 24),29" --output smollm2-third
-for seed in ${@:-0 1}; do
+for seed in ${@:-0 1 2}; do
   name=smollm2-$seed
   if [ -f "runs/$name/table.json" ]; then continue; fi
   $LIMBECK compare --config "$here/smollm2.yaml" --seed "$seed" --name "$name" $([ -d "runs/$name" ] && echo --resume)
