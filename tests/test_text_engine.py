@@ -107,6 +107,19 @@ def test_what_an_engine_cannot_run_is_said_before_training(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_engine_that_started_is_closed_where_another_cannot(
+    engines: PlainEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_refuses(self: Any) -> None:
+        if self is engines.made[-1]:
+            raise SettingError("text_engine: no")
+
+    monkeypatch.setattr("plain_engine.Plain.open", second_refuses)
+    with pytest.raises(SettingError, match="text_engine: no"):
+        distilled(policy="mixed(teacher, student)", text_engine="vllm")
+    assert engines.made[0].closed == 1
+
+
 def test_students_of_a_comparison_have_the_engine_where_it_can_write(engines: PlainEngines) -> None:
     members = [
         {"objective": "kl", "policy": "student"},

@@ -158,7 +158,8 @@ def family(kind: str) -> Any:
     sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes |= {"num_key_value_heads": 1, "vocab_size": 8, "max_position_embeddings": 96, "initializer_range": 0.5}
     ids = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
-    own = {"head_dim": 32} if kind in ("qwen3", "gemma3") else {}
+    own = {"head_dim": 32} if kind in ("qwen3", "qwen3_moe", "gemma3") else {}
+    own |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": WIDTH} if kind == "qwen3_moe" else {}
     kind = {"gemma3": "gemma3_text"}.get(kind, kind)
     torch.manual_seed(12)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **ids, **own)).eval()
@@ -195,11 +196,21 @@ def test_a_run_with_it_is_repeatable_and_resumes(settings: dict[str, str], tmp_p
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "gemma3", "mistral", "phi3"])
-def test_families_are_written_for_or_refused(kind: str) -> None:
+def test_other_families_write_this_librarys_text(kind: str) -> None:
     model = family(kind)
     by_vllm, own = with_vllm(model, temperature=0), Writer(model, Sampling(temperature=0))
     given = ragged(max_new_tokens=12)
     assert answers(by_vllm, given) == answers(own, given)
+
+
+def test_a_mixture_of_experts_is_written_for_or_refused() -> None:
+    model = family("qwen3_moe")
+    given = ragged(max_new_tokens=12)
+    try:
+        found = answers(with_vllm(model, temperature=0), given)
+    except SettingError:
+        return
+    assert found == answers(Writer(model, Sampling(temperature=0)), given)
 
 
 def test_weights_that_vllm_does_not_take_over_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

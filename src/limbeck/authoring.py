@@ -54,8 +54,12 @@ class Author:
         Raises:
             SettingError: it cannot run one of the networks.
         """
-        for engine in self._engines:
-            engine.open()
+        try:
+            for engine in self._engines:
+                engine.open()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Nothing is written any more."""

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from limbeck.errors import SettingError
-from limbeck.models.language.lora import plain_weights
+from limbeck.models.language.lora import plain_weights, unwrapped
 from limbeck.policies import Wish, Written
 from limbeck.random_state import RandomState
 from limbeck.taps import evaluating
@@ -29,7 +29,6 @@ _GIB = 2**30
 _CHECKED, _COMPARED = 16, 10
 # Of what logits spread, and of what they are rounded to: bfloat16 is within a few percent.
 _TOLERANCE, _ROUNDING = 0.2, 0.02
-_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 class VllmEngine:
@@ -66,8 +65,7 @@ class VllmEngine:
                 raise
 
     def _write_config(self, folder: str) -> None:
-        model: Any = self._model
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        model = unwrapped(self._model)
         config = copy.deepcopy(model.config)
         config.architectures = [type(model).__name__]
         # vLLM (0.32) forgets that two layers share weights when it gets new ones; it is given them for both.
@@ -92,7 +90,7 @@ class VllmEngine:
                 load_format="dummy",
                 skip_tokenizer_init=True,
                 generation_config="vllm",
-                dtype=_NAMES[dtype],
+                dtype=str(dtype).removeprefix("torch."),
                 enforce_eager=kind == "cpu" if eager is None else eager,
                 kv_cache_memory_bytes=int(self._asked.memory * _GIB),
                 # A share of the whole GPU that must be free at the start, and is not read otherwise where bytes are given.

@@ -118,14 +118,18 @@ def merged(network: nn.Module) -> nn.Module:
     return plain.requires_grad_(True)
 
 
+def unwrapped(network: nn.Module) -> Any:
+    """The network without peft's wrapper, its adapters still in it; in a run, whose networks have none, the network itself."""
+    return _wrapper(network).get_base_model() if _is_wrapped(network) else network
+
+
 def plain_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Weights by the names that they have without adapters: ``W + (alpha / rank) B A`` where there are some, else as they are.
 
     One after the other, so that no second copy of the network is made; without gradient. Weights that layers share come under
     the names of all of them.
     """
-    # In a run peft's layers are in the network itself; its wrapper is there for who asked for one.
-    plain: Any = getattr(network, "get_base_model", lambda: network)()
+    plain = unwrapped(network)
     for name, weight in plain.named_parameters(remove_duplicate=False):
         path, inside, own = name.partition(".base_layer.")
         if inside:
@@ -187,8 +191,13 @@ def _peft() -> Any:
     return peft
 
 
+def _is_wrapped(network: nn.Module) -> bool:
+    # Without peft there is no wrapper, and what has none needs no peft.
+    return has_adapters(network) and isinstance(network, _peft().PeftModel)
+
+
 def _wrapper(network: nn.Module) -> Any:
-    if not isinstance(network, _peft().PeftModel):
+    if not _is_wrapped(network):
         raise SettingError(f"{type(network).__name__} has no adapters; make them with with_lora(network, rank).")
     return network
 
